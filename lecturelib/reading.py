@@ -1,0 +1,163 @@
+"""Reading the layers inside a network, without leaving anything behind in it.
+
+The network is traced once (torch.fx). For each set of layers that is asked for, a program is cut from the trace
+which ends
+at the deepest of them; running it changes no state, so an interrupt at any moment leaves no residue. Networks that
+cannot be traced
+(data-dependent branches) are read through hooks, which are swept away on exit and, should an interrupt have prevented
+that, on the next entry.
+"""
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from lecturelib.errors import LayerNameError, nearest
+
+
+class LayerReader:
+    """Reads layers of `network`, which must be in evaluation mode; `aliases` maps papers' names to dotted names."""
+
+    def __init__(self, network: nn.Module, aliases: dict[str, str]):
+        self.network = network
+        self.aliases = aliases
+        self._modules = dict(network.named_modules())
+        self._nodes = _traced(network)
+        self._programs: dict[frozenset[str], fx.GraphModule] = {}
+        self._hooking = threading.RLock()
+
+    def path(self, layer: str) -> str:
+        """The dotted name of `layer`; a wrong name raises `LayerNameError` with the nearest ones."""
+        path = self.aliases.get(layer, layer) if isinstance(layer, str) else None
+        if path and (path in self._modules or path in self._nodes):
+            return path
+        known = [*self.aliases, *(name for name in self._modules if name and name not in self.aliases.values())]
+        raise LayerNameError(
+            f"there is no layer {layer!r}",
+            received=repr(layer),
+            do=f"near it: {', '.join(nearest(str(layer), known))}; `model.layers` lists all",
+        )
+
+    def read(self, inputs: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """What the layers give for the network's `inputs`; the pass ends at the deepest of them."""
+        paths = {layer: self.path(layer) for layer in layers}
+        wanted = frozenset(paths.values())
+        if self._nodes and wanted <= self._nodes.keys():
+            found = self._program(wanted)(inputs)
+        else:
+            found = self._read_by_hooks(inputs, wanted)
+        for layer, path in paths.items():
+            if not isinstance(found.get(path), Tensor):
+                raise LayerNameError(
+                    f"the layer {layer!r} gives no single tensor",
+                    received=type(found[path]).__name__ if path in found else "nothing: the pass did not reach it",
+                    do="choose a layer inside it, or the one before it",
+                )
+        return {layer: found[path] for layer, path in paths.items()}
+
+    def node(self, layer: str) -> fx.Node:
+        """The place of `layer` in the trace; `LayerNameError` where the network could not be traced."""
+        path = self.path(layer)
+        if path not in self._nodes:
+            raise LayerNameError(
+                f"the way from the picture to {layer!r} is not known",
+                received=f"a {type(self.network).__name__} that torch.fx cannot trace",
+                do="use a network without branches that depend on the data",
+            )
+        return self._nodes[path]
+
+    def code_layer(self) -> str:
+        """The layer whose output the last dense layer reads: the code of the image in front of the classifier."""
+        dense = [node for path, node in self._nodes.items() if isinstance(self._modules.get(path), nn.Linear)]
+        if not dense:
+            raise LayerNameError("this network has no last dense layer to look in front of", do="name a layer yourself")
+        before = dense[-1].all_input_nodes[0]
+        while isinstance(self._modules.get(before.target), nn.Dropout):  # it does nothing in evaluation mode
+            before = before.all_input_nodes[0]
+        path = next(path for path, node in self._nodes.items() if node is before)
+        return next((alias for alias, dotted in self.aliases.items() if dotted == path), path)
+
+    def _program(self, paths: frozenset[str]) -> fx.GraphModule:
+        """The part of the network that leads to `paths`; it uses the network's own modules, no copies."""
+        if paths not in self._programs:
+            outputs = {path: self._nodes[path] for path in sorted(paths)}
+            needed, waiting = set(), list(outputs.values())
+            while waiting:
+                node = waiting.pop()
+                if node not in needed:
+                    needed.add(node)
+                    waiting.extend(node.all_input_nodes)
+            graph, copied = fx.Graph(), {}
+            for node in next(iter(needed)).graph.nodes:
+                if node in needed or node.op == "placeholder":
+                    copied[node] = graph.node_copy(node, copied.__getitem__)
+            graph.output({path: copied[node] for path, node in outputs.items()})
+            self._programs[paths] = fx.GraphModule(self.network, graph)
+        return self._programs[paths]
+
+    def _read_by_hooks(self, inputs: Tensor, paths: frozenset[str]) -> dict[str, Tensor]:
+        with self._hooking:
+            self._sweep()
+            found: dict[str, Tensor] = {}
+            try:
+                for path in paths:
+                    self._modules[path].register_forward_hook(_Keep(found, path, len(paths)))
+                self.network(inputs)
+            except _AllFound:
+                pass
+            finally:
+                self._sweep()
+            return found
+
+    def _sweep(self) -> None:
+        for module in self._modules.values():
+            for key, hook in list(module._forward_hooks.items()):
+                if isinstance(hook, _Keep):
+                    del module._forward_hooks[key]
+
+
+class _AllFound(Exception):  # noqa: N818  (not an error: every layer has been read, the rest of the pass is not needed)
+    pass
+
+
+class _Keep:
+    """A hook that keeps a layer's output; its class marks it as ours."""
+
+    def __init__(self, found: dict[str, Tensor], path: str, count: int):
+        self.found, self.path, self.count = found, path, count
+
+    def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        # Cloned, because an untraced network may change it in place afterwards.
+        self.found[self.path] = output.clone() if isinstance(output, Tensor) else output
+        if len(self.found) == self.count:
+            raise _AllFound
+
+
+def _traced(network: nn.Module) -> dict[str, fx.Node]:
+    """{path: the node that gives its output}; empty when the network cannot be traced.
+
+    A module that is used twice has the paths `relu` and `relu@1`; operations outside of modules have fx's own names.
+    """
+    try:
+        graph = fx.Tracer().trace(network)
+    except Exception:  # whatever the network's own code raises when its input is a symbol
+        return {}
+    nodes: dict[str, fx.Node] = {}
+    for node in graph.nodes:
+        _leave_input_alone(node)
+        for path in node.meta.get("nn_module_stack", {}):
+            nodes[path] = node
+    named = set(nodes.values())
+    return {**nodes, **{node.name: node for node in graph.nodes if node not in named and node.op != "output"}}
+
+
+def _leave_input_alone(node: fx.Node) -> None:
+    """A functional in-place ReLU would overwrite the layer read before it."""
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+    if node.op == "call_method" and node.target == "relu_":
+        node.target = "relu"
+    if node.op == "call_function" and node.target is torch.relu_:
+        node.target = torch.relu

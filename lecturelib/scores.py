@@ -1,0 +1,163 @@
+"""What we ask of a network: a score is a callable from images (N, 3, H, W) to one number per image, shape (N,).
+
+One number *per image*, because then the images of a batch cannot influence each other: the loops add the numbers
+up, and the
+gradient of the sum is each image's own gradient. Where a maker takes a class or a channel, it also takes a list
+with one for each image.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lecturelib.errors import ArgumentError, LayerNameError, ScoreError
+from lecturelib.models import Model
+
+Score = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """A score that reads one layer of a model and says so: then it is known what can be left out (`occlusion` does).
+
+    layer: the layer that is read; None for the logits.
+    head: the layer's activation, shape (N, ...) -> a table of numbers, shape (N, K).
+    chosen: the column of the table; or a list with one column for each image.
+    """
+
+    model: Model
+    layer: str | None
+    head: Callable[[Tensor], Tensor]
+    chosen: int | list[int]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.read(self.model(images) if self.layer is None else self.model.activation(images, self.layer))
+
+    def read(self, activation: Tensor) -> Tensor:
+        """The score, shape (N,), of images for which the layer gives `activation`."""
+        return _pick(self.head(activation), self.chosen)
+
+    def of_image(self, n: int) -> "ModelScore":
+        """What is asked of the n-th image, as a score for any number of images."""
+        return replace(self, chosen=self.chosen[n]) if isinstance(self.chosen, list) else self
+
+
+def class_score(model: Model, name: str | int | Sequence[str | int]) -> Score:
+    """The logit of a class: the score before the softmax (Simonyan et al., 2013)."""
+    return ModelScore(model, None, lambda logits: logits, _indices(name, model.class_index))
+
+
+def log_probability(model: Model, name: str | int | Sequence[str | int]) -> Score:
+    """The logarithm of a class's probability, at most 0: minus the cross-entropy loss."""
+    return ModelScore(model, None, lambda logits: logits.log_softmax(dim=1), _indices(name, model.class_index))
+
+
+def probability(model: Model, name: str | int | Sequence[str | int]) -> Score:
+    """The probability of a class, in [0, 1]. Its gradient vanishes where the network is sure: climb a logit instead."""
+    return ModelScore(model, None, lambda logits: logits.softmax(dim=1), _indices(name, model.class_index))
+
+
+def channel_score(model: Model, layer: str, channel: int | Sequence[int]) -> Score:
+    """The mean of a channel's map (of a dense layer: the unit's value)."""
+
+    def means(activation: Tensor) -> Tensor:
+        return activation.flatten(2).mean(dim=2) if activation.ndim > 2 else activation
+
+    return ModelScore(model, layer, means, _indices(channel, _whole_number))
+
+
+def neuron_score(
+    model: Model, layer: str, channel: int | Sequence[int], y: int | None = None, x: int | None = None
+) -> Score:
+    """The activation of one neuron: a channel at the position (y, x) of its map; in the middle by default."""
+
+    def at_position(activation: Tensor) -> Tensor:
+        if activation.ndim == 2:
+            return activation
+        height, width = activation.shape[2:]
+        row, column = height // 2 if y is None else y, width // 2 if x is None else x
+        if not (0 <= row < height and 0 <= column < width):
+            raise ArgumentError(
+                f"the map of {layer} has no position ({row}, {column})",
+                received=f"a map of {height} x {width} for pictures of this size",
+                do=f"choose y in 0 ... {height - 1} and x in 0 ... {width - 1}",
+            )
+        return activation[:, :, row, column]
+
+    return ModelScore(model, layer, at_position, _indices(channel, _whole_number))
+
+
+def layer_score(model: Model, layer: str) -> Score:
+    """Half the mean square of a layer: climbing it amplifies whatever the layer sees (Mordvintsev et al., 2015).
+
+    Of half the *sum* of squares the gradient with respect to the layer would be the activation itself; the mean
+    keeps the
+    numbers of different layers and picture sizes comparable.
+    """
+    return lambda images: 0.5 * model.activation(images, layer).square().flatten(1).mean(dim=1)
+
+
+def direction_score(model: Model, layer: str, direction: Tensor) -> Score:
+    """The mean over positions of the inner product with `direction`, shape (C,), in the space of a layer's channels."""
+
+    def score(images: Tensor) -> Tensor:
+        activation = model.activation(images, layer)
+        if direction.shape != activation.shape[1:2]:
+            raise LayerNameError(
+                f"a direction in {layer} needs one number per channel",
+                received=f"shape {tuple(direction.shape)}",
+                do=f"give a tensor of shape ({activation.shape[1]},)",
+            )
+        product = torch.einsum("nc...,c->n...", activation, direction.to(activation))
+        return product.flatten(1).mean(dim=1)
+
+    return score
+
+
+def evaluate(score: Score, images: Tensor) -> Tensor:
+    """The score of the images, shape (N,); raises `ScoreError` for anything else than one number per image."""
+    if not callable(score):
+        raise ScoreError(
+            "a score is a function from images to one number per image",
+            received=type(score).__name__,
+            do='for example class_score(model, "koala")',
+        )
+    values = score(images)
+    if not isinstance(values, Tensor) or values.shape != images.shape[:1]:
+        raise ScoreError(
+            "a score gives one number per image",
+            received=f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__,
+            do=f"return a tensor of shape ({len(images)},): reduce over all dimensions but the first",
+        )
+    return values
+
+
+def _indices(chosen, resolve: Callable) -> int | list[int]:
+    many = isinstance(chosen, Sequence) and not isinstance(chosen, str)
+    return [resolve(one) for one in chosen] if many else resolve(chosen)
+
+
+def _whole_number(channel: int) -> int:
+    if isinstance(channel, bool) or not isinstance(channel, int) or channel < 0:
+        raise ArgumentError("a channel is a whole number from 0", received=repr(channel), do="for example channel=17")
+    return channel
+
+
+def _pick(values: Tensor, chosen: int | list[int]) -> Tensor:
+    """Column `chosen` of values (N, C); of a list, its n-th entry for the n-th image."""
+    largest = max(chosen) if isinstance(chosen, list) else chosen
+    if largest >= values.shape[1]:
+        raise ArgumentError(
+            "there is no such channel", received=str(largest), do=f"choose one of 0 ... {values.shape[1] - 1}"
+        )
+    if not isinstance(chosen, list):
+        return values[:, chosen]
+    if len(chosen) != len(values):
+        raise ArgumentError(
+            "a list names one class or channel for each image",
+            received=f"{len(chosen)} names, {len(values)} images",
+            do="give lists of equal length",
+        )
+    return values.gather(1, torch.tensor(chosen, device=values.device)[:, None])[:, 0]

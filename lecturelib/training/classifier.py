@@ -1,0 +1,270 @@
+"""Train one of the embedded networks.
+
+    python -m lecturelib.training.classifier mini_vgg --train PACK/tiny/train PACK/caltech/train \\
+        --val PACK/tiny/val PACK/caltech/val --run runs/mini_vgg
+
+Stop it when you like; the same command goes on from the last checkpoint and ends with the same weights. On several
+processes or GPUs put `torchrun --nproc-per-node=2 -m` in the place of `python -m`. The released network
+is written to `--release` at the end, with its card and its curve.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from lecturelib.errors import ArgumentError
+from lecturelib.networks import EMBEDDED, fold_batch_norm, normalized
+from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
+from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights. `passes` lists (pixels, passes over the photographs), small pictures
+    first."""
+
+    network: str
+    passes: tuple[tuple[int, float], ...]
+    batch: int = 128
+    lr: float = 0.08
+    warm_up: float = 0.08
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    seed: int = 0
+
+    def stages(self, photographs: int) -> list[tuple[int, int]]:
+        """(pixels, number of steps) of each stage."""
+        return [(size, max(1, round(passes * photographs / self.batch))) for size, passes in self.passes]
+
+
+def train(
+    recipe: Recipe,
+    photographs: Photographs,
+    run: str | os.PathLike,
+    *,
+    val: dict[str, Photographs] | None = None,
+    save_every: int = 100,
+    stop_after: int | None = None,
+) -> nn.Sequential | None:
+    """Train by `recipe`; resumes from `run/checkpoint.pt`. Returns the network in evaluation mode.
+
+    The random numbers of a step depend on the recipe's seed and the step alone, therefore a resumed run is the
+    uninterrupted run. With several processes, each takes its share of every batch. `stop_after` ends the run early,
+    as a
+    kill would, and returns None.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if recipe.batch % world:
+        raise ArgumentError("the batch must divide by the number of processes", received=f"{recipe.batch} / {world}")
+    device = _join_processes(world)
+    run = Path(run)
+    run.mkdir(parents=True, exist_ok=True)
+    settings = {**_plain(recipe), "names": photographs.names, "photographs": len(photographs)}
+
+    torch.manual_seed(recipe.seed)
+    network = EMBEDDED[recipe.network](len(photographs.names), batch_norm=True)
+    network = network.to(device, memory_format=torch.channels_last)
+    optimizer = _optimizer(network, recipe)
+    stages = recipe.stages(len(photographs))
+    total = sum(steps for _, steps in stages)
+    done, curve = 0, []
+    if (state := load_checkpoint(run / "checkpoint.pt", settings=settings)) is not None:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        done, curve = state["step"], state["curve"]
+    parallel = DistributedDataParallel(network) if world > 1 else network
+
+    def save() -> None:
+        if rank == 0:
+            save_checkpoint(
+                {
+                    "settings": settings,
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": done,
+                    "curve": curve,
+                },
+                run / "checkpoint.pt",
+            )
+
+    bar = tqdm(total=total, initial=done, desc=recipe.network, disable=rank > 0, mininterval=5)
+    first = 0
+    for size, steps in stages:
+        if done < first + steps:
+            # A little larger than the crops, so that most crops shrink a bit and none is sampled too coarsely.
+            stored = photographs.resized(min(photographs.images.shape[-1], round(1.2 * size)))
+        while done < first + steps:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * _schedule(done / total, recipe.warm_up)
+            indices, generator = _draw(recipe, done, len(photographs))
+            images = random_batch(stored, indices, size=size, generator=generator)[rank::world]
+            labels = stored.labels[indices][rank::world]
+            loss = _step(parallel, optimizer, images.to(device), labels.to(device), recipe)
+            done += 1
+            bar.update()
+            bar.set_postfix(pixels=size, loss=f"{loss:.3f}", refresh=False)
+            if done % 50 == 0:
+                curve.append({"step": done, "pixels": size, "loss": round(loss, 4)})
+            if done % save_every == 0 or done == total:
+                save()
+            if stop_after is not None and done >= stop_after:
+                return None
+            if not done % (10 * save_every) or done == first + steps:
+                if val and rank == 0:
+                    curve.append({"step": done, "pixels": size, "val": accuracies(network, val, size)})
+                    tqdm.write(f"{time.strftime('%H:%M')} step {done} of {total}: {curve[-1]['val']}")
+                network.train()
+        first += steps
+    save()
+    bar.close()
+    if world > 1:
+        dist.destroy_process_group()
+    return network.eval()
+
+
+@torch.inference_mode()
+def accuracies(network: nn.Module, val: dict[str, Photographs], size: int) -> dict[str, list[float]]:
+    """Top-1 and top-5 accuracy in percent on each collection, at `size` pixels."""
+    device = next(network.parameters()).device
+    network.eval()
+    found = {}
+    for name, photographs in val.items():
+        photographs = photographs.resized(size)
+        hits = torch.zeros(2)
+        for images, labels in zip(photographs.images.split(256), photographs.labels.split(256), strict=True):
+            top = network(normalized(images.to(device).float() / 255)).topk(5).indices.cpu() == labels[:, None]
+            hits += torch.stack([top[:, 0].sum(), top.any(dim=1).sum()])
+        found[name] = [round(100 * float(hit) / len(photographs), 2) for hit in hits]
+    return found
+
+
+def release(recipe: Recipe, network: nn.Module, names: list[str], folder: str | os.PathLike, facts: dict) -> None:
+    """Write `network` as shipped: batch norm folded, 16-bit safetensors, and a table of facts beside it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = fold_batch_norm(copy.deepcopy(network).cpu().eval())
+    weights = {name: tensor.half().contiguous() for name, tensor in plain.state_dict().items()}
+    path = folder / f"{recipe.network}.safetensors"
+    save_file(weights, path, metadata={"network": recipe.network, "classes": json.dumps(names)})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    facts = {"sha256": digest, "recipe": _plain(recipe), "classes": len(names), **facts}
+    (folder / f"{recipe.network}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=sorted(EMBEDDED))
+    parser.add_argument(
+        "--train", nargs="+", required=True, metavar="SOURCE", help="ImageFolder or torchvision:NAME:DIR"
+    )
+    parser.add_argument("--val", nargs="*", default=[], metavar="SOURCE", help="the same classes, for measuring")
+    parser.add_argument("--skip", nargs="*", default=[], metavar="CLASS", help="class folders to leave out")
+    parser.add_argument("--run", required=True, help="folder for the checkpoint and the photographs' cache")
+    parser.add_argument("--release", metavar="DIR", help="write weights, facts and curve there")
+    parser.add_argument("--passes", nargs="+", metavar="PIXELS:PASSES", default=["40:16", "48:10", "64:8", "96:6"])
+    parser.add_argument("--stored", type=int, default=96, help="pixels at which photographs are kept in memory")
+    parser.add_argument("--stop-after", type=int, help="stop at this step, for tests")
+    arguments = parser.parse_args()
+
+    stages = tuple(
+        (int(size), float(passes)) for size, _, passes in (stage.partition(":") for stage in arguments.passes)
+    )
+    recipe = Recipe(arguments.network, stages)
+    photographs = join([read_photographs(s, size=arguments.stored, skip=arguments.skip) for s in arguments.train])
+    val = {}
+    for source in arguments.val:
+        part = read_photographs(source, size=arguments.stored, skip=arguments.skip)
+        val[Path(source).parent.name] = _with_labels_of(part, photographs.names)
+    network = train(recipe, photographs, arguments.run, val=val, stop_after=arguments.stop_after)
+    if network is not None and arguments.release and int(os.environ.get("RANK", 0)) == 0:
+        curve = load_checkpoint(Path(arguments.run) / "checkpoint.pt")["curve"]
+        largest = stages[-1][0]
+        facts = {
+            "photographs": len(photographs),
+            "accuracy": {size: accuracies(network, val, size) for size in sorted({64, largest})},
+            "curve": curve,
+        }
+        release(recipe, network, photographs.names, arguments.release, facts)
+
+
+def _join_processes(world: int) -> torch.device:
+    """The device of this process; meets the other processes where torchrun started several."""
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; weight decay for filters only, not for biases and batch norms."""
+    filters = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": filters, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def _schedule(progress: float, warm_up: float) -> float:
+    """The share of the learning rate at `progress` in [0, 1]: a linear rise, then half a cosine down to zero."""
+    if progress < warm_up:
+        return (progress + 1e-3) / (warm_up + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def _draw(recipe: Recipe, step: int, count: int) -> tuple[Tensor, torch.Generator]:
+    """The photographs of this step, each once in a pass, and the random numbers for their crops."""
+    position = step * recipe.batch + torch.arange(recipe.batch)
+    this_pass = int(position[0]) // count
+    orders = [_shuffled(recipe.seed, this_pass + ahead, count) for ahead in range(2 + recipe.batch // count)]
+    indices = torch.cat(orders)[position - this_pass * count]
+    return indices, torch.Generator().manual_seed((recipe.seed + 1) * 1_000_003 + step)
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, number: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + number))
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe
+) -> float:
+    network.train()
+    fast = images.is_cuda or torch.backends.cpu.get_cpu_capability() == "AVX512_BF16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
+        logits = network(normalized(images).contiguous(memory_format=torch.channels_last))
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _with_labels_of(photographs: Photographs, names: list[str]) -> Photographs:
+    """The same photographs with labels that count in `names`."""
+    position = {name.lower(): index for index, name in enumerate(names)}
+    translated = torch.tensor([position[name.lower()] for name in photographs.names])
+    return Photographs(photographs.images, translated[photographs.labels], names)
+
+
+def _plain(recipe: Recipe) -> dict:
+    return {**asdict(recipe), "passes": [list(stage) for stage in recipe.passes]}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Interactive panels from plain ipywidgets: controls on top, the answer below. The only module that imports ipywidgets.
+
+A panel answers when a control is released, with the newest values: what a slow answer overtook is never computed.
+Errors appear
+in the panel, in words.
+"""
+
+import functools
+import traceback
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+import torch
+from torch import Tensor
+
+from lecturelib.activations import patch_images, receptive_field, strongest_patches
+from lecturelib.display import bars, boxes, grid, scatter, show
+from lecturelib.errors import LectureError
+from lecturelib.images import load_image
+from lecturelib.layers import codes, nearest, tsne
+from lecturelib.models import Model
+from lecturelib.photos import Collection
+
+_LABEL = {"description_width": "110px"}
+
+
+def panel(draw: Callable[..., None], **controls: widgets.Widget) -> widgets.VBox:
+    """The controls and, below them, whatever `draw(**values)` shows for their values."""
+
+    def answer(**values) -> None:
+        try:
+            draw(**values)
+        except LectureError as error:
+            print(error)
+        except Exception:  # a panel has no cell to raise in
+            print("This did not work:", traceback.format_exc(limit=-1), sep="\n")
+
+    values = {name: getattr(control, "value_widget", control) for name, control in controls.items()}
+    output = widgets.interactive_output(answer, values)
+    output.layout.min_height = "260px"  # nothing below jumps while a new picture replaces the old one
+    rows = [widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap")), output]
+    return widgets.VBox(rows)
+
+
+class _Labeled(widgets.HBox):
+    """A slider with a number field beside it: the field has an accessible name and takes typed values."""
+
+    def __init__(self, slider: widgets.Widget, number: widgets.Widget):
+        self.value_widget = slider
+        super().__init__([slider, number])
+
+
+def slider(label: str, value: float, low: float, high: float, step: float = 1) -> widgets.HBox:
+    """A number between low and high; whole when value and step are."""
+    whole = isinstance(value, int) and isinstance(step, int)
+    options = {"min": low, "max": high, "step": step, "value": value}
+    bar = (widgets.IntSlider if whole else widgets.FloatSlider)(
+        **options, description=label, continuous_update=False, readout=False, style=_LABEL
+    )
+    number = (widgets.BoundedIntText if whole else widgets.BoundedFloatText)(
+        **options, description="", tooltip=label, layout=widgets.Layout(width="80px")
+    )
+    widgets.link((bar, "value"), (number, "value"))
+    return _Labeled(bar, number)
+
+
+def choice(label: str, options: Sequence, value=None) -> widgets.Dropdown:
+    """One of several; typing its first letters finds it."""
+    options = list(options)
+    return widgets.Dropdown(
+        options=options, value=options[0] if value is None else value, description=label, style=_LABEL
+    )
+
+
+class PhotoPicker(widgets.HBox):
+    """A packaged photograph by name, or one of yours; `image(name)` is the chosen one, shape (1, 3, size, size)."""
+
+    def __init__(self, names: Sequence[str], *, size: int = 128):
+        self.size = size
+        self.value_widget = choice("Photo", names)
+        self.notice = widgets.Label()
+        self._uploads: dict[str, Tensor] = {}
+        upload = widgets.FileUpload(accept=".jpg,.jpeg,.png,.webp", description="Your photo", multiple=False)
+        upload.observe(self._receive, names="value")
+        super().__init__([self.value_widget, upload, self.notice])
+
+    def image(self, name: str) -> Tensor:
+        return self._uploads[name] if name in self._uploads else load_image(name, size=self.size)
+
+    def _receive(self, change: dict) -> None:
+        """A good photo becomes a choice and is chosen; a bad one leaves the last good choice as it is, with a
+        notice."""
+        if not change["new"]:
+            return
+        try:
+            image = load_image(change["owner"], size=self.size)
+        except LectureError as error:
+            self.notice.value = " ".join(str(error).split("\n"))
+            return
+        name = f"yours: {change['new'][0]['name']}"
+        self.notice.value = ""
+        self._uploads[name] = image
+        self.value_widget.options = list(dict.fromkeys([*self.value_widget.options, name]))
+        self.value_widget.value = name
+
+
+def perplexity_panel(points: Tensor, labels: Tensor, names: Sequence[str]) -> widgets.VBox:
+    """Lecture 01: t-SNE of points (N, D) for the perplexity that you choose."""
+
+    @functools.lru_cache(maxsize=16)
+    def embedded(perplexity: int) -> Tensor:
+        return tsne(points, perplexity=perplexity)
+
+    def draw(perplexity: int) -> None:
+        show(
+            scatter(embedded(perplexity), labels, names, title=f"t-SNE, perplexity {perplexity}"),
+            alt=f"Scatter plot of {len(points)} points in {len(names)} colors, t-SNE with perplexity {perplexity}",
+        )
+
+    return panel(draw, perplexity=slider("Perplexity", 30, 2, min(100, len(points) - 1)))
+
+
+def neighbours_panel(model: Model, gallery: Collection, names: Sequence[str]) -> widgets.VBox:
+    """Lecture 01: the five nearest pictures of a gallery to a photo of your choice, by code and by pixels."""
+    picker = PhotoPicker(names, size=gallery.images.shape[-1])
+    gallery_codes = codes(model, gallery.images)
+
+    def draw(photo: str) -> None:
+        image = picker.image(photo)
+        by_code = nearest(codes(model, image), gallery_codes)[0]
+        by_pixels = nearest(image, gallery.images)[0]
+        found = torch.cat([image, gallery[by_code], image, gallery[by_pixels]])
+        titles = [
+            title
+            for kind, indices in (("by code", by_code), ("by pixels", by_pixels))
+            for title in (f"{kind}:", *(gallery.names[gallery.labels[index]] for index in indices))
+        ]
+        show(
+            found,
+            titles,
+            columns=6,
+            height=1.5,
+            alt=f"{photo} and its nearest pictures by code, then by pixels: {titles}",
+        )
+
+    return panel(draw, photo=picker)
+
+
+def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: Sequence[str]) -> widgets.VBox:
+    """Lecture 02: a channel on a photo of your choice: its map, what its strongest place sees, and its strongest
+    patches.
+
+    photos: where the strongest patches are looked for; one pass for each layer, when it is first chosen.
+    """
+    picker = PhotoPicker(names)
+    channels = slider("Channel", 0, 0, 10_000)
+    strongest = functools.lru_cache(maxsize=len(layers))(lambda layer: strongest_patches(model, layer, photos.images))
+
+    def draw(photo: str, layer: str, channel: int) -> None:
+        image, field = picker.image(photo), receptive_field(model, layer)
+        maps = model.activation(image, layer)[0].cpu()
+        channel = min(channel, len(maps) - 1)
+        place = divmod(int(maps[channel].argmax()), maps.shape[2])
+        box = field.box(*place)
+        show(
+            grid(maps[channel], title=f"{layer}, channel {channel} of {len(maps)}", height=2.6),
+            alt=f"Map of channel {channel} of {layer} for {photo}",
+        )
+        show(boxes(image, [box], title="what its strongest place sees", height=2.6), alt=f"{photo} with a box at {box}")
+        show(
+            patch_images(photos.images, strongest(layer), field, channel),
+            title="its strongest patches",
+            height=0.9,
+            columns=9,
+            alt=f"The nine patches that excite channel {channel} of {layer} most",
+        )
+
+    return panel(draw, photo=picker, layer=choice("Layer", layers), channel=channels)
+
+
+def classify_panel(model: Model, names: Sequence[str]) -> widgets.VBox:
+    """The network's five best guesses for a photo of your choice."""
+    picker = PhotoPicker(names)
+
+    def draw(photo: str) -> None:
+        image = picker.image(photo)
+        guesses = dict(model.top(image)[0])
+        show(image, title=photo, height=2.2, alt=f"The photo {photo}")
+        show(
+            bars(guesses, title=f"What {model.name} says", x_label="probability"),
+            alt="Bars: " + ", ".join(f"{name} {value:.2f}" for name, value in guesses.items()),
+        )
+
+    return panel(draw, photo=picker)
