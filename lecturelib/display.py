@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -77,7 +79,8 @@ def grid(
     is_map = pictures.ndim == 3
     head = 0.45 if title else 0.05
     line = 0.3 * max((text.count("\n") + 1 for text in titles), default=0) if titles else 0.06
-    size = (max(columns * (width + 0.08) + (0.9 if is_map else 0), 2.5), rows * (height + line) + head)
+    width_of_title = 0.115 * len(title or "")
+    size = (max(columns * (width + 0.08) + (0.9 if is_map else 0), width_of_title), rows * (height + line) + head)
     with rc_context(_STYLE):
         figure = Figure(size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -87,6 +90,8 @@ def grid(
             axis.set_axis_off()
             if place < count:
                 drawn = axis.imshow(pictures[place].numpy() if is_map else _displayed(pictures[place]), **scale)
+                if is_map and pictures[place].numel() <= 36:
+                    _write_values(axis, pictures[place], drawn)
                 if titles and place < len(titles):
                     axis.set_title(titles[place], pad=3)
         if is_map:
@@ -180,19 +185,33 @@ def thumbnails(points: Tensor, images: Tensor, *, title: str, zoom: float = 0.4)
 def as_output(figure: Figure, alt: str) -> dict[str, str]:
     """A figure as a notebook stores it: HTML with the alternative text, the bare picture, and the text alone.
 
-    JupyterLab drops the alternative text of bare pictures, therefore the HTML. Photographs are stored as JPEG,
-    drawings as PNG,
-    whichever is smaller.
+    JupyterLab drops the alternative text of bare pictures, therefore the HTML; the bare picture is for readers that
+    take no
+    HTML. Each in the smallest of its formats: PNG for sharp maps, WebP or JPEG for photographs.
     """
-    encoded = {}
-    for kind, form in (("png", {}), ("jpeg", {"pil_kwargs": {"quality": 82, "subsampling": 0, "optimize": True}})):
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=84, facecolor="white", **form)
-        encoded[f"image/{kind}"] = base64.b64encode(stream.getvalue()).decode()
-    kind = min(encoded, key=lambda form: len(encoded[form]))
-    text = html.escape(alt, quote=True)
-    picture = f'<figure style="margin:0"><img alt="{text}" src="data:{kind};base64,{encoded[kind]}"></figure>'
-    return {"text/html": picture, kind: encoded[kind], "text/plain": textwrap.shorten(alt, 300)}
+    png, jpeg = _encoded(figure, "png"), _encoded(figure, "jpeg", quality=78, optimize=True)
+    described = min(("image/png", png), ("image/webp", _encoded(figure, "webp", quality=82)), key=_length)
+    kind, bare = min(("image/png", png), ("image/jpeg", jpeg), key=_length)
+    source = f"data:{described[0]};base64,{described[1]}"
+    picture = f'<figure style="margin:0"><img alt="{html.escape(alt, quote=True)}" src="{source}"></figure>'
+    return {"text/html": picture, kind: bare, "text/plain": textwrap.shorten(alt, 300)}
+
+
+def _write_values(axis: Axes, values: Tensor, drawn: AxesImage) -> None:
+    """The numbers of a small map, in black on light colors and in white on dark ones."""
+    for (row, column), value in np.ndenumerate(values.numpy()):
+        light = np.dot(drawn.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5
+        axis.text(column, row, f"{value:.3g}", ha="center", va="center", color="black" if light else "white")
+
+
+def _length(encoded: tuple[str, str]) -> int:
+    return len(encoded[1])
+
+
+def _encoded(figure: Figure, form: str, **options) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format=form, dpi=90, facecolor="white", pil_kwargs=options)
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _plot(title: str, x_label: str, y_label: str, *, size: tuple[float, float] = (7, 3.6)):

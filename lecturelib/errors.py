@@ -10,11 +10,11 @@ class LectureError(ValueError):
     """Something a user of the course can put right."""
 
     def __init__(self, what: str, *, received: object = None, do: str | None = None):
-        lines = [what[:1].upper() + what[1:] + "."]
+        lines = [_capitalized(what) + "."]
         if received is not None:
             lines.append(f"Received: {received}.")
         if do is not None:
-            lines.append(do[:1].upper() + do[1:] + ".")
+            lines.append(_capitalized(do) + ".")
         super().__init__("\n".join(lines))
 
 
@@ -56,6 +56,12 @@ class WeightsError(LectureError):
 
 class CheckpointError(LectureError):
     """A checkpoint cannot be continued."""
+
+
+def _capitalized(sentence: str) -> str:
+    """With a capital first letter, unless it begins with a name such as mini_vgg or load_image(...)."""
+    first = sentence.split(" ", 1)[0].rstrip(",;:")
+    return sentence[:1].upper() + sentence[1:] if first.isalpha() else sentence
 
 
 def nearest(name: str, names: list[str], *, count: int = 3) -> list[str]:

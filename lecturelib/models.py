@@ -15,7 +15,17 @@ from lecturelib.errors import ArgumentError, ClassNameError, ImageInputError, Le
 from lecturelib.networks import EMBEDDED, MEAN, STD
 from lecturelib.reading import LayerReader
 
-TOO_SMALL = ("Kernel size can't be greater", "Output size is too small", "stride should not be zero")
+_TOO_SMALL = "the picture is too small for {}", "use a larger picture or an earlier layer"
+_REFUSALS = {  # what PyTorch says: (what it means, what to do)
+    "Kernel size can't be greater": _TOO_SMALL,
+    "Output size is too small": _TOO_SMALL,
+    "stride should not be zero": _TOO_SMALL,
+    "shapes cannot be multiplied": (
+        "{} does not take pictures of this size",
+        "resize them to the size it was made for",
+    ),
+    "channels, but got": ("{} does not take pictures in color", "load nn.Sequential(v2.Grayscale(), network) instead"),
+}
 
 
 class Model:
@@ -50,7 +60,7 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, shape (N, K)."""
-        logits = self._run(self.network, images)
+        logits = self._run(self.reader.logits, images)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise LectureError(
                 f"the network {self.name} does not give one row of class scores per image",
@@ -141,13 +151,12 @@ class Model:
         try:
             return function(inputs.contiguous(memory_format=torch.channels_last))
         except RuntimeError as error:
-            if not any(sign in str(error) for sign in TOO_SMALL):
+            refusal = next((refusal for sign, refusal in _REFUSALS.items() if sign in str(error)), None)
+            if refusal is None:
                 raise
-            raise ImageInputError(
-                f"the picture is too small for {self.name}",
-                received=f"{images.shape[2]} x {images.shape[3]} pixels",
-                do="use a larger picture or an earlier layer",
-            ) from error
+            what, do = refusal
+            received = f"{images.shape[2]} x {images.shape[3]} pixels"
+            raise ImageInputError(what.format(self.name), received=received, do=do) from error
 
 
 def load_model(
@@ -178,9 +187,9 @@ def load_model(
         name, module, layers = type(network).__name__, network, {}
         device = device or next(network.parameters(), torch.zeros(())).device
         if not trained:
-            module = copy.deepcopy(network)
+            module = copy.deepcopy(network, _kept_tensors(network))
         classes = classes if classes is not None else [str(index) for index in range(_outputs(network))]
-    elif network in EMBEDDED:
+    elif network in list(EMBEDDED):
         name, (module, classes) = network, _embedded(network)
         layers = {layer: layer for layer, _ in module.named_children()}
     elif network in torchvision_networks.NAMES:
@@ -198,7 +207,7 @@ def load_model(
     if not isinstance(network, nn.Module):
         module = module.to(device or best_device(), memory_format=torch.channels_last)
     elif torch.device(device) != next(network.parameters(), torch.zeros(())).device:
-        module = copy.deepcopy(module).to(device)
+        module = copy.deepcopy(module, _kept_tensors(module)).to(device)
     return Model(module, name=name, classes=classes, layers=layers, mean=mean, std=std)
 
 
@@ -225,25 +234,27 @@ def _frozen(network: nn.Module) -> nn.Module:
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=False) for parameter in network.parameters()
     }
     shared |= {id(buffer): buffer.detach() for buffer in network.buffers()}
-    frozen = copy.deepcopy(network, shared).eval()
-    for module in frozen.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # an in-place ReLU would overwrite the layer read before it
-    return frozen
+    return copy.deepcopy(network, {**_kept_tensors(network), **shared}).eval()
+
+
+def _kept_tensors(network: nn.Module) -> dict[int, Tensor]:
+    """For `deepcopy`, which refuses them: tensors with a history that a network keeps, such as its last activation."""
+    kept = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return {id(value): value.detach() for value in kept}
 
 
 @torch.no_grad()
 def _randomize(network: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            inputs = module.weight[0].numel()
-            noise = torch.randn(module.weight.shape, generator=generator) * (2 / inputs) ** 0.5
-            module.weight.copy_(noise)
-            if module.bias is not None:
-                module.bias.zero_()
-        elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.reset_parameters()
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 1:
+                inputs = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (2 / inputs) ** 0.5)
+            else:
+                parameter.fill_(0 if "bias" in name else 1)
+        if hasattr(module, "reset_running_stats"):
+            module.reset_running_stats()
 
 
 def _outputs(network: nn.Module) -> int:

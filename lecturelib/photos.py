@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
-from torchvision import datasets
 from tqdm.auto import tqdm
 
 from lecturelib.errors import ArgumentError, DownloadError, ImageInputError, nearest
@@ -33,13 +32,10 @@ GREY = ("camera", "clock_motion", "coins", "moon", "page", "text")
 TEXTURES = ("brick", "grass", "gravel")  # grey too, and everywhere alike
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"}
-_TORCHVISION: dict[str, tuple[str, Callable]] = {  # name: (folder inside root, dataset)
-    "Caltech101": ("caltech101/101_ObjectCategories", lambda root, **options: datasets.Caltech101(root, **options)),
-    "Imagenette": (
-        "imagenette2-160",
-        lambda root, **options: datasets.Imagenette(root, split="val", size="160px", **options),
-    ),
-    "MNIST": ("MNIST/raw", lambda root, **options: datasets.MNIST(root, train=False, **options)),
+_TORCHVISION = {  # name: (folder inside root, options)
+    "Caltech101": ("caltech101/101_ObjectCategories", {}),
+    "Imagenette": ("imagenette2-160", {"split": "val", "size": "160px"}),
+    "MNIST": ("MNIST/raw", {"train": False}),
 }
 
 
@@ -149,13 +145,15 @@ def torchvision_photos(
         raise ArgumentError(
             "there is no such dataset here", received=name, do=f"try {nearest(name, list(_TORCHVISION))[0]}"
         )
-    inside, make = _TORCHVISION[name]
+    inside, options = _TORCHVISION[name]
+    from torchvision import datasets  # here, because its import takes as long as torch's
+
     place = Path(root).expanduser()
     offline = "offline, photo_crops(), digits() and folder(...) work"
     if not download and not (place / inside).is_dir():
         raise DownloadError(f"{name} is not here yet", received=place, do=f"give download=True once, online; {offline}")
     try:
-        dataset = make(place, download=download)
+        dataset = getattr(datasets, name)(place, download=download, **options)
     except Exception as error:  # the network, the disk and damaged files fail in many ways
         raise DownloadError(
             f"{name} could not be {'fetched' if download else 'read'}",

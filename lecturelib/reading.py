@@ -9,7 +9,8 @@ that, on the next entry.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
@@ -44,10 +45,10 @@ class LayerReader:
         """What the layers give for the network's `inputs`; the pass ends at the deepest of them."""
         paths = {layer: self.path(layer) for layer in layers}
         wanted = frozenset(paths.values())
-        if self._nodes and wanted <= self._nodes.keys():
-            found = self._program(wanted)(inputs)
-        else:
-            found = self._read_by_hooks(inputs, wanted)
+        if not wanted:
+            return {}
+        read = self._program(wanted) if wanted <= self._nodes.keys() else partial(self._read_by_hooks, paths=wanted)
+        found = read(inputs)
         for layer, path in paths.items():
             if not isinstance(found.get(path), Tensor):
                 raise LayerNameError(
@@ -56,6 +57,12 @@ class LayerReader:
                     do="choose a layer inside it, or the one before it",
                 )
         return {layer: found[path] for layer, path in paths.items()}
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """What the whole network gives; first, hooks that an interrupted reading left are swept away."""
+        with self._hooking:
+            self._sweep()
+            return self.network(inputs)
 
     def node(self, layer: str) -> fx.Node:
         """The place of `layer` in the trace; `LayerNameError` where the network could not be traced."""
@@ -97,12 +104,12 @@ class LayerReader:
             self._programs[paths] = fx.GraphModule(self.network, graph)
         return self._programs[paths]
 
-    def _read_by_hooks(self, inputs: Tensor, paths: frozenset[str]) -> dict[str, Tensor]:
+    def _read_by_hooks(self, inputs: Tensor, *, paths: frozenset[str]) -> dict[str, Tensor]:
         with self._hooking:
             self._sweep()
             found: dict[str, Tensor] = {}
             try:
-                for path in paths:
+                for path in paths & self._modules.keys():
                     self._modules[path].register_forward_hook(_Keep(found, path, len(paths)))
                 self.network(inputs)
             except _AllFound:
@@ -118,8 +125,8 @@ class LayerReader:
                     del module._forward_hooks[key]
 
 
-class _AllFound(Exception):  # noqa: N818  (not an error: every layer has been read, the rest of the pass is not needed)
-    pass
+class _AllFound(BaseException):
+    """Every layer has been read, the rest of the pass is not needed. No error, so that no network catches it."""
 
 
 class _Keep:
@@ -129,35 +136,77 @@ class _Keep:
         self.found, self.path, self.count = found, path, count
 
     def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        # Cloned, because an untraced network may change it in place afterwards.
-        self.found[self.path] = output.clone() if isinstance(output, Tensor) else output
+        # Of a module that is used again, the first output; cloned, because the network may write into it afterwards.
+        self.found.setdefault(self.path, output.clone() if isinstance(output, Tensor) else output)
         if len(self.found) == self.count:
             raise _AllFound
+
+
+class _Tracer(fx.Tracer):
+    """Notes which node gives the output of each module; of a module that is used twice, `relu` and `relu@1`."""
+
+    def __init__(self):
+        super().__init__()
+        self.outputs: dict[str, fx.Node] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # A module's own hooks are part of it and want to see numbers instead of symbols; torchvision's transforms
+        # hand on unchanged whatever is no picture.
+        own_hooks = bool(m._forward_hooks or m._forward_pre_hooks)
+        transform = type(m).__module__.startswith("torchvision.transforms.")
+        return own_hooks or transform or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
+        path = self.path_of_module(m)
+        before = self.num_calls.get(path, 0)
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            self.outputs[f"{path}@{before}" if before else path] = output.node
+        return output
 
 
 def _traced(network: nn.Module) -> dict[str, fx.Node]:
     """{path: the node that gives its output}; empty when the network cannot be traced.
 
-    A module that is used twice has the paths `relu` and `relu@1`; operations outside of modules have fx's own names.
+    In-place operations that only save memory are turned into plain ones, in the trace and in the modules; a network
+    that writes into what it reads again counts as not traceable. Operations outside of modules have fx's own names.
     """
+    tracer = _Tracer()
     try:
-        graph = fx.Tracer().trace(network)
+        graph = tracer.trace(network)
     except Exception:  # whatever the network's own code raises when its input is a symbol
         return {}
-    nodes: dict[str, fx.Node] = {}
-    for node in graph.nodes:
-        _leave_input_alone(node)
-        for path in node.meta.get("nn_module_stack", {}):
-            nodes[path] = node
-    named = set(nodes.values())
-    return {**nodes, **{node.name: node for node in graph.nodes if node not in named and node.op != "output"}}
+    writing = [node for node in graph.nodes if _writes(node, network)]
+    if not all(_can_be_plain(node) for node in writing):
+        return {}
+    for node in writing:
+        _make_plain(node, network)
+    named = set(tracer.outputs.values())
+    others = {node.name: node for node in graph.nodes if node not in named and node.op != "output"}
+    return {**tracer.outputs, **others}
 
 
-def _leave_input_alone(node: fx.Node) -> None:
-    """A functional in-place ReLU would overwrite the layer read before it."""
-    if node.kwargs.get("inplace"):
+def _writes(node: fx.Node, network: nn.Module) -> bool:
+    """Whether the operation overwrites its input, which may be the layer read before it."""
+    if node.op == "call_module":
+        return getattr(network.get_submodule(node.target), "inplace", False)
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    in_place = node.op.startswith("call") and name.endswith("_") and not name.endswith("__")
+    return in_place or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
+
+
+_PLAIN = {"relu_": "relu", torch.relu_: torch.relu}
+
+
+def _can_be_plain(node: fx.Node) -> bool:
+    known = node.op == "call_module" or "inplace" in node.kwargs or node.target in _PLAIN
+    return known and list(node.all_input_nodes[0].users) == [node]
+
+
+def _make_plain(node: fx.Node, network: nn.Module) -> None:
+    if node.op == "call_module":
+        network.get_submodule(node.target).inplace = False
+    elif "inplace" in node.kwargs:
         node.kwargs = {**node.kwargs, "inplace": False}
-    if node.op == "call_method" and node.target == "relu_":
-        node.target = "relu"
-    if node.op == "call_function" and node.target is torch.relu_:
-        node.target = torch.relu
+    else:
+        node.target = _PLAIN[node.target]

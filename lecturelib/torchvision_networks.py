@@ -1,14 +1,18 @@
-"""The networks of the lecture, from torchvision, with the layer names of their papers."""
+"""The networks of the lecture, from torchvision, with the layer names of their papers.
+
+torchvision is imported inside the functions: its import takes as long as torch's, and the embedded networks do without.
+"""
 
 import hashlib
+import pickle
 import re
 import warnings
+from enum import Enum
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import nn
-from torchvision import models
 
 from lecturelib.errors import DownloadError, WeightsError
 
@@ -34,11 +38,13 @@ def build(name: str, *, trained: bool) -> tuple[nn.Module, list[str]]:
 
     With `trained=False` the weights are whatever was in the memory: the caller draws them.
     """
+    from torchvision import models
+
     weights = models.get_model_weights(name).IMAGENET1K_V1
     with torch.device("meta"):  # no time is spent on random numbers that are replaced at once
         network = models.get_model(name, weights=None, **_EXTRA.get(name, {}))
     if trained:
-        network.load_state_dict(_state(name, weights), assign=True)
+        network.load_state_dict(_with_todays_names(_state(name, weights)), assign=True)
     else:
         network = network.to_empty(device="cpu")
     return network, weights.meta["categories"]
@@ -46,6 +52,8 @@ def build(name: str, *, trained: bool) -> tuple[nn.Module, list[str]]:
 
 def is_cached(name: str) -> bool:
     """Whether the weights lie in torchvision's cache, so that they can be used offline."""
+    from torchvision import models
+
     return _cache_file(models.get_model_weights(name).IMAGENET1K_V1).is_file()
 
 
@@ -60,7 +68,7 @@ def paper_layers(name: str, network: nn.Module) -> dict[str, str]:
     return {}
 
 
-def _state(name: str, weights: models.WeightsEnum) -> dict:
+def _state(name: str, weights: Enum) -> dict:
     """The weights of torchvision's own API, after what lies in the cache was checked against the hash in its name."""
     file = _cache_file(weights)
     if file.is_file() and not _hash_agrees(file):
@@ -68,20 +76,27 @@ def _state(name: str, weights: models.WeightsEnum) -> dict:
         warnings.warn(f"The cached weights of {name} were damaged; they were moved to {aside.name}.", stacklevel=4)
     try:
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (URLError, OSError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         raise DownloadError(
             f"the ImageNet weights of {name} are not on this computer and could not be fetched",
             received=f"{type(error).__name__}: {getattr(error, 'reason', error)}",
             do=f'offline, load_model("mini_vgg") and load_model("mini_alexnet") work; for {name}, run '
             f'load_model("{name}") once with a network connection, or put {file.name} into the folder of torch.hub',
         ) from error
-    except RuntimeError as error:  # torch.hub's answer to a download whose hash differs
+    except (RuntimeError, pickle.UnpicklingError) as error:  # the hash differs; more than numbers is in the file
         raise WeightsError(
             f"the weights of {name} arrived damaged", received=str(error), do="try again, or use another connection"
         ) from error
 
 
-def _cache_file(weights: models.WeightsEnum) -> Path:
+def _with_todays_names(state: dict) -> dict:
+    """Weights whose names fit the network: the file of DenseNet is older than the rule against dots in names."""
+    for name in list(state):
+        state[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)] = state.pop(name)
+    return state
+
+
+def _cache_file(weights: Enum) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
 
 

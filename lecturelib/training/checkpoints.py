@@ -26,7 +26,7 @@ def load_checkpoint(path: str | os.PathLike, *, settings: dict | None = None) ->
     """
     path = Path(path)
     for stray in path.parent.glob(f"{path.name}.*.partial"):
-        stray.unlink()
+        stray.unlink(missing_ok=True)  # several processes may be starting
     if not path.exists():
         return None
     try:

@@ -120,17 +120,14 @@ def train(
             bar.set_postfix(pixels=size, loss=f"{loss:.3f}", refresh=False)
             if done % 50 == 0:
                 curve.append({"step": done, "pixels": size, "loss": round(loss, 4)})
+            if val and rank == 0 and (not done % (10 * save_every) or done == first + steps):
+                curve.append({"step": done, "pixels": size, "val": accuracies(network, val, size)})
+                tqdm.write(f"{time.strftime('%H:%M')} step {done} of {total}: {curve[-1]['val']}")
             if done % save_every == 0 or done == total:
                 save()
             if stop_after is not None and done >= stop_after:
                 return None
-            if not done % (10 * save_every) or done == first + steps:
-                if val and rank == 0:
-                    curve.append({"step": done, "pixels": size, "val": accuracies(network, val, size)})
-                    tqdm.write(f"{time.strftime('%H:%M')} step {done} of {total}: {curve[-1]['val']}")
-                network.train()
         first += steps
-    save()
     bar.close()
     if world > 1:
         dist.destroy_process_group()
@@ -147,7 +144,8 @@ def accuracies(network: nn.Module, val: dict[str, Photographs], size: int) -> di
         photographs = photographs.resized(size)
         hits = torch.zeros(2)
         for images, labels in zip(photographs.images.split(256), photographs.labels.split(256), strict=True):
-            top = network(normalized(images.to(device).float() / 255)).topk(5).indices.cpu() == labels[:, None]
+            logits = network(normalized(images.to(device).float() / 255))
+            top = logits.topk(min(5, len(photographs.names))).indices.cpu() == labels[:, None]
             hits += torch.stack([top[:, 0].sum(), top.any(dim=1).sum()])
         found[name] = [round(100 * float(hit) / len(photographs), 2) for hit in hits]
     return found

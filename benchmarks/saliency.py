@@ -1,0 +1,234 @@
+"""Gradients of a class score beside captum, torchcam and grad-cam: processor time of one thread in one process.
+
+    python benchmarks/saliency.py [--quick] [gradients] [class_maps] [averages]
+
+VGG16 for saliency, guided backpropagation and Grad-CAM (relu5_3), ResNet-18 for SmoothGrad and integrated gradients;
+random weights from a fixed seed. The peers get the plain network with the normalization in front, as their
+documentation shows it. A peer that is not installed is skipped, in a line that says so (`pip install torchcam
+grad-cam`). The contenders take turns and the best time counts; only ratios of one run mean anything. Memory is the
+largest resident size on the way, above what was there before. With `--quick`, 2 pictures, 8 samples and one turn
+instead of 8, 32 and 3. Exits with 1 when something required is missed.
+"""
+
+import argparse
+import copy
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from captum.attr import GuidedBackprop, IntegratedGradients, NoiseTunnel, Saliency
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lecturelib.models import Model, load_model
+from lecturelib.relu_rules import relu_rule
+from lecturelib.saliency import grad_cam, input_gradient, integrated_gradients, saliency_map, smoothgrad
+from lecturelib.scores import class_score
+
+TARGET, LAYER, PATH = 7, "relu5_3", "network.features.29"
+AGREEMENT = 1e-3  # of the largest value
+MEMORY = 400  # MB above the network
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+Contenders = dict[str, Callable[[], Tensor]]
+
+
+class Classifier(nn.Module):
+    """The network as the peers are given it: trainable, in PyTorch's usual memory layout, with the normalization."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.mean, self.std = model.mean, model.std
+        self.network = copy.deepcopy(model.network).to(memory_format=torch.contiguous_format).requires_grad_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+
+def compare(title: str, contenders: Contenders, *, rounds: int, required: dict[str, float], exact: bool = True) -> bool:
+    """Print one table, ours first; whether everything that is required was reached."""
+    seconds = dict.fromkeys(contenders, float("inf"))
+    results, memory = {}, {}
+    for _ in range(rounds):
+        for name, function in contenders.items():
+            before = _resident()
+            started = time.process_time()
+            results[name] = function().detach()
+            seconds[name] = min(seconds[name], time.process_time() - started)
+            memory[name] = max(memory.get(name, 0), _peak() - before)
+    ours = next(iter(contenders))
+    reached = True
+    print(f"\n{title}")
+    for name in contenders:
+        ratio = seconds[name] / seconds[ours]
+        need = required.get(name)
+        reached &= need is None or ratio >= need
+        print(
+            f"  {name:32}{seconds[name]:8.2f} s {memory[name]:7.0f} MB {ratio:6.2f} x"
+            + (f"  (required {need} x)" if need else "")
+        )
+        if exact:
+            difference = _difference(results[name], results[ours])
+            reached &= difference <= AGREEMENT
+            print(f"  {'':32}largest difference {difference:.1e} of the largest value")
+    sys.stdout.flush()
+    return reached
+
+
+def gradients(model: Model, plain: nn.Module, images: Tensor, rounds: int) -> bool:
+    score = class_score(model, TARGET)
+
+    def guided() -> Tensor:
+        with relu_rule(model, "guided"):
+            return input_gradient(images, score)
+
+    saliency = {
+        "ours, saliency_map": lambda: saliency_map(images, score),
+        "captum, Saliency": lambda: Saliency(plain).attribute(_leaf(images), target=TARGET).amax(dim=1),
+    }
+    backprop = {
+        "ours, guided": guided,
+        "captum, GuidedBackprop": lambda: GuidedBackprop(plain).attribute(_leaf(images), target=TARGET),
+    }
+    title = f"VGG16, {len(images)} pictures of {images.shape[2]} px"
+    first = compare(f"{title}: saliency", saliency, rounds=rounds, required={"captum, Saliency": 1.0})
+    second = compare(f"{title}: guided", backprop, rounds=rounds, required={"captum, GuidedBackprop": 1.0})
+    return first and second
+
+
+def class_maps(model: Model, plain: nn.Module, images: Tensor, rounds: int) -> bool:
+    contenders: Contenders = {"ours, grad_cam": lambda: _normalized(grad_cam(model, images, LAYER, TARGET))}
+    if _installed("torchcam"):
+        contenders["torchcam, GradCAM"] = lambda: _by_torchcam(plain, images)
+    if _installed("pytorch_grad_cam", "grad-cam"):
+        contenders["grad-cam, GradCAM"] = lambda: _by_grad_cam(plain, images)
+    title = f"VGG16, {len(images)} pictures of {images.shape[2]} px: Grad-CAM of {LAYER}"
+    # The peers stretch their maps to [0, 1] and enlarge them each in its own way: compared in time only.
+    required = {"torchcam, GradCAM": 1.2, "grad-cam, GradCAM": 3.5}
+    return compare(title, contenders, rounds=rounds, required=required, exact=False)
+
+
+def averages(model: Model, plain: nn.Module, images: Tensor, samples: int, rounds: int) -> bool:
+    score = class_score(model, TARGET)
+    noise = {
+        "ours, smoothgrad": lambda: smoothgrad(images, score, samples=samples),
+        "captum, NoiseTunnel": lambda: _by_noise_tunnel(plain, images, samples),
+        "captum, NoiseTunnel, 4 at once": lambda: _by_noise_tunnel(plain, images, samples, nt_samples_batch_size=4),
+    }
+    integral = {
+        "ours, integrated_gradients": lambda: integrated_gradients(images, score, steps=samples),
+        "captum, IntegratedGradients": lambda: _by_integration(plain, images, samples),
+        "captum, 4 pictures at once": lambda: _by_integration(plain, images, samples, internal_batch_size=4),
+    }
+    title = f"ResNet-18, {len(images)} pictures of {images.shape[2]} px x {samples}"
+    required = {"captum, NoiseTunnel": 1.3, "captum, IntegratedGradients": 1.3}
+    first = compare(f"{title}: SmoothGrad", noise, rounds=rounds, required=required, exact=False)
+    second = compare(f"{title}: integrated gradients", integral, rounds=rounds, required=required)
+    return first and second and _constant_memory(images, score, samples)
+
+
+def _constant_memory(images: Tensor, score: Callable, samples: int) -> bool:
+    """SmoothGrad's peak with few and with many samples, above the network."""
+    peaks = []
+    for count in (2, samples):
+        before = _resident()
+        smoothgrad(images, score, samples=count)
+        peaks.append(_peak() - before)
+    print(f"  smoothgrad: {peaks[0]:.0f} MB with 2 samples, {peaks[1]:.0f} MB with {samples} (required {MEMORY} MB)")
+    return max(peaks) <= MEMORY
+
+
+def _by_torchcam(plain: nn.Module, images: Tensor) -> Tensor:
+    from torchcam.methods import GradCAM
+
+    with GradCAM(plain, PATH) as extractor:
+        (maps,) = extractor([TARGET] * len(images), plain(_leaf(images)))
+    return F.interpolate(maps[:, None], size=images.shape[2:], mode="bilinear")[:, 0]
+
+
+def _by_grad_cam(plain: nn.Module, images: Tensor) -> Tensor:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with GradCAM(model=plain, target_layers=[plain.get_submodule(PATH)]) as cam:
+        return torch.from_numpy(cam(input_tensor=images, targets=[ClassifierOutputTarget(TARGET)] * len(images)))
+
+
+def _by_noise_tunnel(plain: nn.Module, images: Tensor, samples: int, **options) -> Tensor:
+    tunnel = NoiseTunnel(Saliency(plain))
+    return tunnel.attribute(
+        _leaf(images), nt_type="smoothgrad", nt_samples=samples, stdevs=0.15, target=TARGET, abs=False, **options
+    )
+
+
+def _by_integration(plain: nn.Module, images: Tensor, steps: int, **options) -> Tensor:
+    return IntegratedGradients(plain).attribute(
+        images, torch.zeros_like(images), target=TARGET, n_steps=steps, method="riemann_middle", **options
+    )
+
+
+def _leaf(images: Tensor) -> Tensor:
+    return images.clone().requires_grad_()
+
+
+def _normalized(maps: Tensor) -> Tensor:
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-12)
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def _installed(module: str, package: str | None = None) -> bool:
+    found = importlib.util.find_spec(module) is not None
+    if not found:
+        print(f"\n{package or module} is not installed: skipped")
+    return found
+
+
+def _resident() -> float:
+    """Resident memory in MB; the peak starts anew (Linux only, 0 elsewhere)."""
+    if RESET.exists():
+        RESET.write_text("5")
+    return _megabytes("VmRSS")
+
+
+def _peak() -> float:
+    return _megabytes("VmHWM")
+
+
+def _megabytes(key: str) -> float:
+    if not STATUS.exists():
+        return 0.0
+    return int(next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(key))) / 1000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ["gradients", "class_maps", "averages"]
+    parser.add_argument("parts", nargs="*", default=parts, help=" or ".join(parts))
+    parser.add_argument("--quick", action="store_true", help="2 pictures, 8 samples, one turn")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    count, samples, rounds = (2, 8, 1) if options.quick else (8, 32, 3)
+    images = torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    reached = []
+    for part, name in zip(parts, ("vgg16", "vgg16", "resnet18"), strict=True):
+        if part not in options.parts:
+            continue
+        model = load_model(name, trained=False, seed=0, device="cpu")
+        plain = Classifier(model)
+        saliency_map(images[:1], class_score(model, TARGET))  # the first pass prepares the kernels
+        Saliency(plain).attribute(_leaf(images[:1]), target=TARGET)
+        if part == "averages":
+            reached.append(averages(model, plain, images, samples, rounds))
+        else:
+            reached.append({"gradients": gradients, "class_maps": class_maps}[part](model, plain, images, rounds))
+    return 0 if all(reached) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""One loop with two signs: `maximize` a score, `minimize` a loss, over images or over what images are made of."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from numbers import Real
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lecturelib.canvas import Canvas, Pixels
+from lecturelib.errors import ArgumentError, ScoreError
+from lecturelib.notices import Best, tell_result, tell_stop, tell_unmoved
+from lecturelib.regularizers import AfterStep
+from lecturelib.scores import Score, evaluate
+from lecturelib.step_rules import STEP_RULES, Look, View
+from lecturelib.transforms import Transform
+
+OnStep = Callable[[int, Tensor, Tensor], object]
+_DETACHED = "do not detach the images or use no_grad in it, and compute with tensors only"
+
+
+def maximize(
+    start: Tensor | Canvas,
+    score: Score,
+    *,
+    steps: int = 200,
+    lr: float = 0.05,
+    step_rule: str = "adam",
+    transform: Transform | None = None,
+    after_step: AfterStep | None = None,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Images (N, 3, H, W) with a large score, found by climbing from `start`: for each image the best one on the way.
+
+    start: images, whose pixels are then changed within [0, 1], or a canvas (`Pixels`, `Fourier`, `Code`).
+    step_rule: what follows from the gradient g of each image: "adam"; "sgd": lr g; "normalized": lr g / sqrt(mean g^2),
+        so that lr is the typical change of a value; "sign": lr sign(g), for attacks; "lbfgs": a step towards the top of
+        a quadratic model, with lr about 1, which couples the images of a batch.
+    transform: what the score sees at each step (`jitter`, ...), drawn with `generator`.
+    after_step: a change of the pixels after each step (`blur_every`, ...): f(images, gradient, step) -> images.
+    on_step: called as on_step(step, images, scores) before each step and at the end, for curves and previews.
+
+    The best is judged by the score without the transform. With a transform this takes an extra pass, so the start,
+    every tenth of the way and the end are judged. An interrupt returns the best so far and says from which step. So
+    does a number that is no longer finite; if nothing was gained before, it raises `OptimizationError`. Warnings tell
+    when nothing moved, and when the result is grey or burnt.
+    """
+    options = Options(steps, lr, step_rule, transform, after_step, generator, on_step, progress)
+    return climb(start, score, options).images
+
+
+def minimize(
+    start: Tensor | Canvas,
+    loss: Score,
+    *,
+    steps: int = 200,
+    lr: float = 0.05,
+    step_rule: str = "adam",
+    transform: Transform | None = None,
+    after_step: AfterStep | None = None,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Images (N, 3, H, W) with a small loss: `maximize` with the other sign. `on_step` is given losses."""
+    told = None if on_step is None else lambda step, images, scores: on_step(step, images, -scores)
+    options = Options(steps, lr, step_rule, transform, after_step, generator, told, progress)
+    return climb(start, lambda images: -evaluate(loss, images), options).images
+
+
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Gradients, also where the caller has switched them off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+class Options(NamedTuple):
+    """The options of `maximize`, for functions of the course that climb several times."""
+
+    steps: int = 200
+    lr: float = 0.05
+    step_rule: str = "adam"
+    transform: Transform | None = None
+    after_step: AfterStep | None = None
+    generator: torch.Generator | None = None
+    on_step: OnStep | None = None
+    progress: bool = True
+
+
+class Climb(NamedTuple):
+    """How a climb ended: the best images, and what stopped it early (`KeyboardInterrupt`, ...), if anything did."""
+
+    images: Tensor
+    stop: BaseException | None
+
+
+class _NotFiniteError(ArithmeticError):
+    """A score or a gradient is NaN or infinite."""
+
+
+@gradients_on()
+def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
+    """`maximize`, for callers that have more to do and must know whether the loop was interrupted."""
+    _require_options(start, options)
+    canvas = Pixels(start) if isinstance(start, Tensor) else start
+    first = canvas.image().detach().clone()
+    best, step, flat, stop = Best.of_start(first), 0, None, None
+    look = _looker(canvas, score, options)
+    take_step = _stepper(canvas, look, options)
+    try:
+        with tqdm(total=options.steps, delay=0.5, leave=False, disable=not options.progress) as bar:
+            for step in range(options.steps):
+                view = look()
+                if flat is None:
+                    flat = torch.stack([(g == 0).flatten(1).all(dim=1) for g in view.gradients]).all(dim=0)
+                best = _judge(best, canvas, view, score, step, options)
+                if options.on_step:
+                    options.on_step(step, view.images.clone(), view.scores)
+                take_step(view, step + 1)
+                bar.update()
+            step = options.steps
+            best = _finish(best, canvas, score, options)
+    except (KeyboardInterrupt, torch.OutOfMemoryError, _NotFiniteError) as error:
+        stop = error
+        tell_stop(error, best, step, options.steps, options.lr)
+    else:
+        if options.steps:
+            tell_unmoved(best, flat)
+        if options.steps and not _is_ball(canvas):
+            tell_result(first, best, last=canvas.image().detach())
+    finally:
+        for parameter in canvas.parameters():
+            parameter.grad = None
+    return Climb(best.images, stop)
+
+
+def _judge(best: Best, canvas: Canvas, view: View, score: Score, step: int, options: Options) -> Best:
+    """`best`, or the images of `view` where they are better."""
+    if options.transform is None:
+        return best.or_better(view.images, view.scores, step)
+    if step % max(1, options.steps // 10) == 0:
+        return best.or_better(view.images, _plain_scores(canvas, score), step)
+    return best
+
+
+def _finish(best: Best, canvas: Canvas, score: Score, options: Options) -> Best:
+    """`best`, or the images after the last step where they are better."""
+    scores, images = _plain_scores(canvas, score), canvas.image().detach()
+    if not bool(scores.isfinite().all()):
+        raise _NotFiniteError
+    if options.on_step:
+        options.on_step(options.steps, images.clone(), scores)
+    return best.or_better(images, scores, options.steps)
+
+
+def _plain_scores(canvas: Canvas, score: Score) -> Tensor:
+    with torch.no_grad():
+        return evaluate(score, canvas.image())
+
+
+def _looker(canvas: Canvas, score: Score, options: Options) -> Look:
+    def look() -> View:
+        images = canvas.image()
+        seen = images if options.transform is None else options.transform(images, options.generator)
+        scores = evaluate(score, seen)
+        if not scores.requires_grad:
+            raise ScoreError("the score does not depend on the images, so it cannot be climbed", do=_DETACHED)
+        gradients = torch.autograd.grad(scores.sum(), canvas.parameters(), allow_unused=True, materialize_grads=True)
+        if not bool(torch.stack([value.isfinite().all().to(images.device) for value in (scores, *gradients)]).all()):
+            raise _NotFiniteError
+        return View(images.detach(), scores.detach(), [gradient.contiguous() for gradient in gradients])
+
+    return _remembering(look, canvas.parameters()) if options.step_rule == "lbfgs" else look
+
+
+def _remembering(look: Look, parameters: list[Tensor]) -> Look:
+    """`look` that answers from memory while the parameters stay: L-BFGS begins each step where its search has ended."""
+    place, view = None, None
+
+    def remembering() -> View:
+        nonlocal place, view
+        if place is None or not all(map(torch.equal, place, parameters)):
+            place, view = None, look()
+            place = [parameter.detach().clone() for parameter in parameters]
+        return view
+
+    return remembering
+
+
+def _stepper(canvas: Canvas, look: Look, options: Options) -> Callable[[View, int], None]:
+    """A function that takes one step from where `view` was seen."""
+    change = STEP_RULES[options.step_rule](canvas.parameters(), options.lr, look)
+
+    def take_step(view: View, step: int) -> None:
+        change(view.gradients)
+        canvas.project()
+        if options.after_step:
+            with torch.no_grad():
+                canvas.replace(options.after_step(canvas.image().detach().clone(), view.gradients[0], step))
+
+    return take_step
+
+
+def _is_ball(canvas: Canvas) -> bool:
+    """Whether the pixels stay in a box of their own, in which small changes are what is wanted."""
+    return isinstance(canvas, Pixels) and canvas.low.ndim + canvas.high.ndim > 0
+
+
+def _require_options(start: Tensor | Canvas, options: Options) -> None:
+    steps, lr = options.steps, options.lr
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ArgumentError("steps is a whole number from 0", received=repr(steps), do="for example steps=200")
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < inf:
+        raise ArgumentError("a learning rate is a positive number", received=repr(lr), do="for example lr=0.05")
+    if options.step_rule not in STEP_RULES:
+        raise ArgumentError(
+            "there is no such step rule", received=repr(options.step_rule), do=f"choose one of {', '.join(STEP_RULES)}"
+        )
+    if options.step_rule == "lbfgs" and options.transform:
+        raise ArgumentError(
+            "L-BFGS needs a score that stays the same", received="a transform", do='use step_rule="adam"'
+        )
+    if options.after_step and not isinstance(start, Tensor | Pixels):
+        raise ArgumentError(
+            "after_step changes pixels", received=type(start).__name__, do="climb from images, or leave it out"
+        )

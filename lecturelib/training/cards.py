@@ -1,0 +1,86 @@
+"""Write the model cards from the facts that a release leaves beside its weights.
+
+python -m lecturelib.training.cards data docs
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lecturelib.display import curves
+from lecturelib.networks import EMBEDDED
+
+_HEAD = """# Model cards
+
+Written by `python -m lecturelib.training.cards data docs` from `data/*.json`; do not edit by hand.
+
+**Data.** 115 classes of Tiny ImageNet (57,500 photographs of 64 x 64 pixels; Stanford CS231n, from ImageNet) and 100
+classes of Caltech-101 (5,190 photographs less the class Faces_easy; Li, Andreeto, Ranzato and Perona, CC BY 4.0),
+Caltech's listed twice in every pass. Classes of the same name in both are one. None of the photographs is part of
+this repository.
+
+**Terms.** ImageNet's photographs may be used for non-commercial research and education; use the weights for that.
+
+**Recipe.** SGD with Nesterov momentum 0.9, batch 128, largest learning rate 0.08, 8 % warm-up then a cosine to 0,
+weight decay 5e-4 (not on biases and batch norms), label smoothing 0.1; random crops of 35 to 100 % of the area,
+mirrored, with changed brightness, contrast and saturation; small pictures first. Batch norms are folded into the
+layers and the weights stored in 16 bits.
+
+**Limits.** Small networks, trained for a few passes on two processor cores: they know {classes} classes and are often
+wrong, most of all about people and things that they never saw. They are made for looking at, not for deciding
+anything.
+
+**Accuracy** is that of the network before folding and rounding, in percent, top-1 / top-5 among all {classes}
+classes, on photographs that were not used in training.
+"""
+
+
+def main(data: str, docs: str) -> None:
+    facts = {name: json.loads((Path(data) / f"{name}.json").read_text(encoding="utf-8")) for name in EMBEDDED}
+    parts = [_HEAD.format(classes=next(iter(facts.values()))["classes"])]
+    for name, card in facts.items():
+        parts.append(_card(name, card))
+        figure = curves(
+            {"training loss": [point["loss"] for point in card["curve"] if "loss" in point]},
+            x=[point["step"] for point in card["curve"] if "loss" in point],
+            title=f"{name}: loss while training",
+            x_label="step",
+            y_label="cross-entropy with label smoothing",
+        )
+        figure.savefig(Path(docs) / f"{name}_curve.png", dpi=80)
+    (Path(docs) / "model_cards.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _card(name: str, card: dict) -> str:
+    passes = ", ".join(f"{count:g} at {size} pixels" for size, count in card["recipe"]["passes"])
+    collections = list(next(iter(card["accuracy"].values())))
+    rows = [
+        f"| {size} | " + " | ".join(f"{top1:.1f} / {top5:.1f}" for top1, top5 in measured.values()) + " |"
+        for size, measured in card["accuracy"].items()
+    ]
+    history = [
+        f"| {point['step']} | {point['pixels']} | "
+        + " | ".join(f"{top1:.1f} / {top5:.1f}" for top1, top5 in point["val"].values())
+        + " |"
+        for point in card["curve"]
+        if "val" in point
+    ]
+    return "\n".join(
+        [
+            f"\n## {name}\n",
+            f"SHA-256 `{card['sha256']}`; {card['classes']} classes.",
+            f"Passes over {card['photographs']} photographs: {passes}.\n",
+            f"| pixels | {' | '.join(collections)} |",
+            "|---" * (len(collections) + 1) + "|",
+            *rows,
+            f"\n![The loss of {name} falls while it is trained]({name}_curve.png)\n",
+            f"| step | pixels | {' | '.join(collections)} |",
+            "|---" * (len(collections) + 2) + "|",
+            *history,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,356 @@
+"""The three ways back through a ReLU."""
+
+import functools
+import random
+import signal
+
+import captum.attr
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lecturelib.errors import ArgumentError, LayerNameError, LectureError
+from lecturelib.models import Model, load_model
+from lecturelib.relu_rules import RULES, relu_backward, relu_rule
+from lecturelib.saliency import grad_cam, input_gradient, smoothgrad
+from lecturelib.scores import class_score, neuron_score
+
+BEHIND = [[1.0, -1, 5], [2, -5, -7], [-3, 2, 4]]  # the figure of Springenberg et al.
+ABOVE = [[-2.0, 3, -1], [6, -3, 1], [2, -1, 3]]
+BELOW = {
+    "backprop": [[-2.0, 0, -1], [6, 0, 0], [0, -1, 3]],
+    "deconvnet": [[0.0, 3, 0], [6, 0, 1], [2, 0, 3]],
+    "guided": [[0.0, 0, 0], [6, 0, 0], [0, 0, 3]],
+}
+
+
+def ignoring_the_result(values):
+    F.relu_(values)
+    return values
+
+
+SPELLINGS = {
+    "F.relu": F.relu,
+    "F.relu, in place": lambda values: F.relu(values, inplace=True),
+    "F.relu_, its result ignored": ignoring_the_result,
+    "torch.relu": torch.relu,
+    "torch.relu_": torch.relu_,
+    "Tensor.relu": lambda values: values.relu(),
+    "Tensor.relu_": lambda values: values.relu_(),
+    "clamp(min=0)": lambda values: values.clamp(min=0),
+    "clamp_(0)": lambda values: values.clamp_(0),
+    "torch.clamp_min": lambda values: torch.clamp_min(values, 0),
+    "modules": None,
+    "modules, in place": None,
+    "one module, used twice": None,
+}
+
+
+class Zoo(nn.Module):
+    """Two convolutions and a dense layer; the ReLUs behind the convolutions are spelled in every way."""
+
+    def __init__(self, spelling: str, *, traceable: bool = True):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.conv1, self.conv2, self.dense = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5 * 4 * 4, 3)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        self.relu1 = self.relu2 = SPELLINGS[spelling]
+        if spelling.startswith("modules"):
+            self.relu1, self.relu2 = nn.ReLU("in place" in spelling), nn.ReLU("in place" in spelling)
+        elif spelling.startswith("one"):
+            self.relu1 = self.relu2 = nn.ReLU()
+        self.traceable = traceable
+
+    def forward(self, images):
+        if not self.traceable and images.sum() < -1e9:
+            return None
+        return self.dense(self.relu2(self.conv2(self.relu1(self.conv1(images)))).flatten(1))
+
+
+class Classifier(nn.Module):
+    """What captum differentiates: the normalization and the network of a model."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.mean, self.std, self.network = model.mean, model.std, model.network
+
+    def forward(self, images):
+        return self.network((images - self.mean) / self.std)
+
+
+@functools.cache
+def zoo(spelling: str = "modules", **options) -> Model:
+    return load_model(Zoo(spelling, **options))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 8, 8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rules_give_the_figure_of_the_paper(rule):
+    assert relu_backward(rule, torch.tensor(BEHIND), torch.tensor(ABOVE)).tolist() == BELOW[rule]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_relu_inside_of_the_block_gives_the_figure_too(rule):
+    f = torch.tensor(BEHIND, requires_grad=True)
+    with relu_rule(zoo(), rule):
+        output = torch.relu(f)
+        output.backward(torch.tensor(ABOVE))
+    assert output.tolist() == [[1, 0, 5], [2, 0, 0], [0, 2, 4]]
+    assert f.grad.tolist() == BELOW[rule]
+
+
+def test_guided_keeps_what_both_other_rules_keep():
+    f, above = torch.randn(2, 1000)
+    below = relu_backward("deconvnet", f, relu_backward("backprop", f, above))
+    torch.testing.assert_close(relu_backward("guided", f, above), below, rtol=0, atol=0)
+
+
+def test_nothing_passes_where_input_or_gradient_are_exactly_zero():
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert [relu_backward(rule, zero, one).item() for rule in RULES] == [0, 1, 0]
+    assert [relu_backward(rule, one, zero).item() for rule in RULES] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("traceable", [True, False], ids=["traceable", "untraceable"])
+def test_every_spelling_of_a_relu_gives_the_same_gradients(images, rule, spelling, traceable):
+    gradients = []
+    for model in (zoo(), zoo(spelling, traceable=traceable)):
+        with relu_rule(model, rule):
+            gradients.append(input_gradient(images, class_score(model, 1)))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("traceable", [True, False], ids=["read from the trace", "read by hooks"])
+def test_the_rules_reach_the_neurons_inside(images, traceable):
+    model = zoo("F.relu", traceable=traceable)
+    scores = [neuron_score(zoo(), "conv2", 2, 1, 3), neuron_score(model, "conv2", 2, 1, 3)]
+    with relu_rule(model, "guided"):
+        expected, found = (input_gradient(images, score) for score in scores)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(found, input_gradient(images, scores[1]))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_two_dense_layers_give_the_closed_form(rule):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 4)).double()
+    model = load_model(network, mean=(0, 0, 0), std=(1, 1, 1))
+    image = torch.rand(1, 3, 2, 2, dtype=torch.float64)
+    with relu_rule(model, rule), torch.no_grad():
+        gradient = input_gradient(image, class_score(model, 3))
+    first, last = network[1], network[3]
+    with torch.no_grad():
+        f, above = first(image.flatten()), last.weight[3]
+        open_ = {"backprop": f > 0, "deconvnet": above > 0, "guided": (f > 0) * (above > 0)}[rule]
+        expected = first.weight.T @ (open_ * above)
+    torch.testing.assert_close(gradient.flatten(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reference"), [("guided", captum.attr.GuidedBackprop), ("deconvnet", captum.attr.Deconvolution)]
+)
+@pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks on ReLU")
+def test_the_rules_agree_with_captum(images, rule, reference):
+    model = zoo()
+    with relu_rule(model, rule):
+        gradient = input_gradient(images, class_score(model, 2))
+    expected = reference(Classifier(model)).attribute(images.clone().requires_grad_(), target=2)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_all_rules_are_the_gradient_where_everything_is_positive(images):
+    network = Zoo("modules")
+    for parameter in network.parameters():
+        parameter.data.abs_()
+    model = load_model(network, mean=(0, 0, 0), std=(1, 1, 1))
+    plain = input_gradient(images, class_score(model, 0))
+    for rule in RULES:
+        with relu_rule(model, rule):
+            torch.testing.assert_close(input_gradient(images, class_score(model, 0)), plain)
+
+
+def test_the_rule_does_not_change_what_the_network_computes(images):
+    model = zoo("F.relu, in place")
+    with relu_rule(model, "guided"):
+        within = model(images)
+    assert torch.equal(within, model(images))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_later_gradients_are_the_plain_ones_again(images, rule):
+    model = zoo()
+    before = input_gradient(images, class_score(model, 0))
+    with relu_rule(model, rule):
+        input_gradient(images, class_score(model, 0))
+    assert torch.equal(input_gradient(images, class_score(model, 0)), before)
+
+
+def test_a_model_loaded_inside_of_a_block_works_afterwards(images):
+    with relu_rule(zoo(), "guided"):
+        model = zoo("F.relu")
+    assert torch.equal(model.activation(images, "conv2"), zoo().activation(images, "conv2"))
+
+
+def test_other_modes_of_pytorch_stay_where_they_were(images):
+    with torch.device("meta"):
+        with relu_rule(zoo(), "guided"):
+            pass
+        assert torch.empty(1).is_meta
+    assert not torch.empty(1).is_meta
+
+
+def test_a_nested_block_says_that_it_cannot_be():
+    outer, inner = relu_rule(zoo(), "guided"), relu_rule(zoo(), "deconvnet")
+    with pytest.raises(LectureError, match="nested"), outer:  # noqa: SIM117
+        with inner:
+            pass
+    assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_a_wrong_rule_names_the_right_ones():
+    with pytest.raises(ArgumentError, match=r"near it: guided; there are backprop, deconvnet, guided|Near it: guided"):
+        relu_rule(zoo(), "gided")
+    with pytest.raises(ArgumentError, match="deconvnet"):
+        relu_backward("relu", torch.ones(1), torch.ones(1))
+    with pytest.raises(ArgumentError, match="deconvnet"):
+        relu_rule(zoo(), None)
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.LeakyReLU(), nn.ReLU6(), nn.SiLU(), nn.PReLU()], ids=repr)
+def test_another_activation_is_refused_with_the_name_of_its_module(images, activation):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(activation), nn.Flatten(), nn.Linear(144, 2))
+    model = load_model(network.double())
+    with pytest.raises(LayerNameError, match=rf"module 2\.0 \({type(activation).__name__}\)"):
+        relu_rule(model, "guided")
+    with relu_rule(model, "backprop"):
+        within = input_gradient(images, class_score(model, 1))
+    assert torch.equal(within, input_gradient(images, class_score(model, 1)))
+
+
+@pytest.mark.parametrize("function", [F.gelu, F.leaky_relu, F.relu6, F.silu, F.elu, F.softplus])
+def test_another_activation_is_refused_as_a_function_too(images, function):
+    network = Zoo("F.relu")
+    network.relu2 = function
+    model = load_model(network)
+    with pytest.raises(LayerNameError, match="function "), relu_rule(model, "deconvnet"):
+        input_gradient(images, class_score(model, 1))
+    assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_a_network_without_relus_is_refused():
+    model = load_model(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
+    with pytest.raises(LayerNameError, match="no ReLU"):
+        relu_rule(model, "guided")
+
+
+class OptimizedModule(nn.Sequential):
+    """Stands for the class of torch.compile, whose import takes seconds."""
+
+
+def test_a_compiled_module_is_refused_with_its_name():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), OptimizedModule(nn.ReLU()))
+    with pytest.raises(LayerNameError, match="inside of 1 "):
+        relu_rule(load_model(network), "guided")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_module_is_refused_with_its_name():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.Sequential(nn.ReLU())))
+    with pytest.raises(LayerNameError, match="inside of 1 "):
+        relu_rule(load_model(network), "guided")
+
+
+def residue(model: Model) -> list:
+    """Everything that a function which differentiates could leave behind."""
+    modules = list(model.network.modules())
+    return [
+        torch.overrides._get_current_function_mode_stack(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        [(module.training, dict(vars(module)["_modules"])) for module in modules],
+        [list(vars(module)[hooks]) for module in modules for hooks in vars(module) if hooks.endswith("_hooks")],
+        [(value.requires_grad, value.grad, value._version) for value in model.network.parameters()],
+        [(value.requires_grad, value._version) for value in model.network.buffers()],
+    ]
+
+
+class Failing(nn.Module):
+    """Raises in the forward pass or in the backward pass, as the table says; the copies of a model share the table."""
+
+    plan: dict[str, str | None] = {"fail": None}  # noqa: RUF012
+
+    def __init__(self, place: int):
+        super().__init__()
+        self.place = place
+
+    def forward(self, values):
+        if self.plan["fail"] == f"forward {self.place}":
+            raise RuntimeError("as planned")
+        if self.plan["fail"] == f"backward {self.place}" and values.requires_grad:
+            values.register_hook(self.fail)
+        return values + 0
+
+    def fail(self, gradient):
+        raise RuntimeError("as planned")
+
+
+@pytest.fixture
+def failing():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Failing(0), nn.ReLU(), Failing(1), nn.Conv2d(4, 5, 3), Failing(2)]
+    yield load_model(nn.Sequential(*layers, nn.Flatten(), nn.Linear(80, 3)).double())
+    Failing.plan["fail"] = None
+
+
+def everything(model: Model, images: torch.Tensor) -> torch.Tensor:
+    with relu_rule(model, "guided"):
+        gradient = input_gradient(images, class_score(model, 1))
+    smooth = smoothgrad(images, neuron_score(model, "5", 0), samples=2, generator=torch.Generator().manual_seed(0))
+    return gradient.sum() + smooth.sum() + grad_cam(model, images, "5", 2).sum()
+
+
+def test_500_exceptions_leave_nothing_behind(failing, images):
+    before, expected = residue(failing), everything(failing, images)
+    dice, failed = random.Random(0), 0
+    for _ in range(500):
+        Failing.plan["fail"] = f"{dice.choice(['forward', 'backward'])} {dice.randrange(3)}"
+        try:
+            everything(failing, images)
+        except RuntimeError:
+            failed += 1
+        assert residue(failing) == before
+    Failing.plan["fail"] = None
+    assert failed == 500
+    assert torch.equal(everything(failing, images), expected)
+
+
+def raise_interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
+def test_500_interrupts_leave_nothing_behind(failing, images):
+    before, expected = residue(failing), everything(failing, images)
+    dice, interrupted, handler = random.Random(0), 0, signal.signal(signal.SIGALRM, raise_interrupt)
+    try:
+        while interrupted < 500:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-6, 6e-3))
+                everything(failing, images)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+                # What an interrupt in the last microsecond of a block leaves is swept by the next block.
+                with relu_rule(failing, "guided"):
+                    pass
+                assert residue(failing) == before
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert torch.equal(everything(failing, images), expected)
