@@ -55,6 +55,7 @@ notebooks: install
 	        --extra-keys metadata.language_info.version "$$notebook"; \
 	    echo "executed $$notebook"; \
 	done
+	$(BIN)/python docs/gallery.py
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
 
 lock: $(UV)

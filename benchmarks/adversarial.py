@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models
 
 from lecturelib.adversarial import cross_entropy_score, pgd
 from lecturelib.models import Model, load_model
@@ -23,12 +24,14 @@ from lecturelib.models import Model, load_model
 EPSILON, LR, STEPS = 8 / 255, 2 / 255, 10
 
 
-class Normalized(nn.Module):
-    """What the peers want: a network with its normalization inside. Its weights and buffers are those of the model."""
+class Plain(nn.Module):
+    """What the peers want: torchvision's network in evaluation mode, with the normalization inside."""
 
     def __init__(self, model: Model):
         super().__init__()
-        self.network, self.mean, self.std = model.network, model.mean, model.std
+        self.network, self.mean, self.std = models.resnet18(), model.mean, model.std
+        self.network.load_state_dict(model.network.state_dict())
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network((images - self.mean) / self.std)
@@ -40,14 +43,14 @@ def contenders(model: Model, labels: Tensor) -> dict[str, Callable[[Tensor], Ten
     if importlib.util.find_spec("torchattacks"):
         import torchattacks
 
-        theirs = torchattacks.PGD(Normalized(model), eps=EPSILON, alpha=LR, steps=STEPS, random_start=False)
+        theirs = torchattacks.PGD(Plain(model), eps=EPSILON, alpha=LR, steps=STEPS, random_start=False)
         attacks["torchattacks"] = lambda images: theirs(images, labels)
     else:
         print("torchattacks is not installed: skipped")
     if importlib.util.find_spec("foolbox"):
         import foolbox
 
-        wrapped = foolbox.PyTorchModel(Normalized(model), bounds=(0, 1), device="cpu")
+        wrapped = foolbox.PyTorchModel(Plain(model), bounds=(0, 1), device="cpu")
         attack = foolbox.attacks.LinfPGD(abs_stepsize=LR, steps=STEPS, random_start=False)
         attacks["foolbox"] = lambda images: attack(wrapped, images, labels, epsilons=EPSILON)[1]
     else:

@@ -72,11 +72,15 @@ def grid(
             received=f"shape {tuple(pictures.shape)}",
             do="for the channels of a layer give activation[0], shape (C, h, w)",
         )
+    is_map = pictures.ndim == 3
+    scale = _map_scale(pictures) if is_map else {}
     count = len(pictures)
     columns = min(count, columns or (count if count <= 6 else 8))
     rows = -(-count // columns)
+    if not titles and count > 12:  # hundreds of axes would take minutes
+        pictures, height = _mosaic(pictures, columns), rows * height
+        count = columns = rows = 1
     width = height * pictures.shape[-1] / pictures.shape[-2]
-    is_map = pictures.ndim == 3
     head = 0.45 if title else 0.05
     line = 0.3 * max((text.count("\n") + 1 for text in titles), default=0) if titles else 0.06
     width_of_title = 0.115 * len(title or "")
@@ -85,7 +89,6 @@ def grid(
         figure = Figure(size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        scale = _map_scale(pictures) if is_map else {}
         for place, axis in enumerate(axes):
             axis.set_axis_off()
             if place < count:
@@ -195,6 +198,17 @@ def as_output(figure: Figure, alt: str) -> dict[str, str]:
     source = f"data:{described[0]};base64,{described[1]}"
     picture = f'<figure style="margin:0"><img alt="{html.escape(alt, quote=True)}" src="{source}"></figure>'
     return {"text/html": picture, kind: bare, "text/plain": textwrap.shorten(alt, 300)}
+
+
+def _mosaic(pictures: Tensor, columns: int) -> Tensor:
+    """All pictures as the tiles of one, (1, ...), row by row; the gaps are white."""
+    gap = max(1, round(pictures.shape[-1] / 25))
+    white = torch.nan if pictures.ndim == 3 else 1.0
+    tiles = F.pad(pictures, (0, gap, 0, gap), value=white)
+    missing = -len(tiles) % columns
+    tiles = torch.cat([tiles, torch.full_like(tiles[:1], white).expand(missing, *tiles.shape[1:])])
+    rows = [torch.cat(list(row), dim=-1) for row in tiles.split(columns)]
+    return torch.cat(rows, dim=-2)[None, ..., :-gap, :-gap]
 
 
 def _write_values(axis: Axes, values: Tensor, drawn: AxesImage) -> None:

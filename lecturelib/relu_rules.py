@@ -73,16 +73,15 @@ class _ReluRule(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def __enter__(self):
-        _sweep()  # an interrupt may have kept an earlier block from ending
         try:
             return super().__enter__()
-        except BaseException:
+        except BaseException:  # an interrupt after the block was entered, before Python knows that it was
             _sweep()
             raise
 
     def __exit__(self, kind, error, trace):
         entered = any(mode is self for mode in _get_current_function_mode_stack())
-        _sweep()
+        _sweep()  # all of ours: an interrupt may have kept an earlier block from ending
         if not entered and kind is None:
             raise LectureError(
                 "blocks of relu_rule cannot be nested: the inner one ended the outer one",

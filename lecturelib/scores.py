@@ -111,7 +111,7 @@ def direction_score(model: Model, layer: str, direction: Tensor) -> Score:
                 do=f"give a tensor of shape ({activation.shape[1]},)",
             )
         product = torch.einsum("nc...,c->n...", activation, direction.to(activation))
-        return product.flatten(1).mean(dim=1)
+        return product if product.ndim == 1 else product.flatten(1).mean(dim=1)
 
     return score
 

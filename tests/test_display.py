@@ -61,6 +61,19 @@ def test_maps_share_one_scale_which_is_centered_on_zero_when_they_are_signed():
     assert unsigned.get_clim() == (1, 4) and unsigned.get_cmap().name == display.UNSIGNED
 
 
+def test_many_pictures_are_the_tiles_of_one():
+    pictures = torch.rand(14, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    (axis,) = grid(pictures, columns=4).axes
+    drawn = torch.from_numpy(np.array(axis.get_images()[0].get_array())).permute(2, 0, 1)
+    torch.testing.assert_close(drawn[:, 6:11, 8:15], pictures[5])  # row 1, column 1: gaps of one pixel
+    assert drawn.shape == (3, 4 * 5 + 3, 4 * 7 + 3)
+    assert (drawn[:, 5] == 1).all()
+    maps = grid(torch.arange(13.0)[:, None, None].expand(13, 2, 2), columns=5)
+    drawn = maps.axes[0].get_images()[0]
+    assert drawn.get_clim() == (0, 12)
+    assert drawn.get_array().mask[2].all()
+
+
 def test_a_constant_map_is_drawn_and_a_map_with_nan_is_refused():
     grid(torch.full((1, 4, 4), 2.0))
     with pytest.raises(ArgumentError, match="not finite"):

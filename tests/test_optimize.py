@@ -182,7 +182,7 @@ def test_seeds_reach_nearly_equal_scores():
     reached = []
     for seed in range(5):
         start = grey_noise(12, generator=torch.Generator().manual_seed(seed))
-        reached.append(score(maximize(start, score, steps=60, lr=0.02)).item())
+        reached.append(score(maximize(start, score, steps=25, lr=0.02)).item())
     assert max(reached) - min(reached) <= 0.1 * max(reached)
 
 
@@ -304,13 +304,13 @@ def test_interrupts_at_random_times_leave_nothing():
     assert returned >= 60
 
 
+@pytest.mark.filterwarnings("ignore:More than half")
 def test_an_exception_anywhere_leaves_nothing():
     model, start = tiny_model(), torch.rand(2, 3, 8, 8)
     score, before, image = class_score(model, 1), state_of(model), start.clone()
     climb = lambda rule: maximize(start, score, steps=2, lr=0.1, step_rule=rule)  # noqa: E731
     for rule in [*LRS, "lbfgs"]:
-        with Fault(ZeroDivisionError(), at=float("inf")) as count, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with Fault(ZeroDivisionError(), at=float("inf")) as count:
             climb(rule)
         for at in range(1, count.calls + 1, 7):
             with Fault(ZeroDivisionError(), at=at), pytest.raises(ZeroDivisionError):

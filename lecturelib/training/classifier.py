@@ -130,6 +130,8 @@ def train(
         first += steps
     bar.close()
     if world > 1:
+        for buffer in network.buffers():  # every process has seen other photographs in its last batch
+            dist.broadcast(buffer, src=0)
         dist.destroy_process_group()
     return network.eval()
 
