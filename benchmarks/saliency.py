@@ -7,7 +7,8 @@ random weights from a fixed seed. The peers get the plain network with the norma
 documentation shows it. A peer that is not installed is skipped, in a line that says so (`pip install torchcam
 grad-cam`). The contenders take turns and the best time counts; only ratios of one run mean anything. Memory is the
 largest resident size on the way, above what was there before. With `--quick`, 2 pictures, 8 samples and one turn
-instead of 8, 32 and 3. Exits with 1 when something required is missed.
+instead of 8, 32 and 3: all of it needs 8 GB, for captum holds every sample at once. Exits with 1 when something
+required is missed.
 """
 
 import argparse

@@ -137,9 +137,10 @@ y_label: str,
            log: bool = False) -> Figure:  # fmt: skip
     """Lines over a common axis, one per name; `log` makes the vertical axis logarithmic."""
     figure, axis = _plot(title, x_label, y_label)
-    for (name, values), color in zip(lines.items(), _cycle(COLORS, len(lines)), strict=True):
+    looks = zip(_cycle(COLORS, len(lines)), _cycle(("-", "--", ":", "-."), len(lines)), strict=True)
+    for (name, values), (color, dashes) in zip(lines.items(), looks, strict=True):
         values = np.asarray(values, dtype=float)
-        axis.plot(np.arange(len(values)) if x is None else x, values, label=name, color=color, lw=2.5)
+        axis.plot(np.arange(len(values)) if x is None else x, values, dashes, label=name, color=color, lw=2.5)
     axis.set_yscale("log" if log else "linear")
     if len(lines) > 1:
         axis.legend()
@@ -224,7 +225,7 @@ def _length(encoded: tuple[str, str]) -> int:
 
 def _encoded(figure: Figure, form: str, **options) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format=form, dpi=90, facecolor="white", pil_kwargs=options)
+    figure.savefig(stream, format=form, dpi=80, facecolor="white", pil_kwargs=options)
     return base64.b64encode(stream.getvalue()).decode()
 
 

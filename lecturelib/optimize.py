@@ -111,9 +111,9 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
     canvas = Pixels(start) if isinstance(start, Tensor) else start
     first = canvas.image().detach().clone()
     best, step, flat, stop = Best.of_start(first), 0, None, None
-    look = _looker(canvas, score, options)
-    take_step = _stepper(canvas, look, options)
     try:
+        look = _looker(canvas, score, options)
+        take_step = _stepper(canvas, look, options)
         with tqdm(total=options.steps, delay=0.5, leave=False, disable=not options.progress) as bar:
             for step in range(options.steps):
                 view = look()

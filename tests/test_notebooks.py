@@ -23,7 +23,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-SETUP_LINES, CELL_LINES, MEDIAN_LINES, MEGABYTES = 6, 20, 6, 1.5
+SETUP_LINES, CELL_LINES, MEDIAN_LINES, MEGABYTES = 6, 20, 7, 1.5
 
 
 class _Pictures(HTMLParser):
@@ -180,10 +180,11 @@ def test_notebook_is_stored_as_a_reader_wants_it(path):
     assert problems(nbformat.read(path, as_version=nbformat.NO_CONVERT)) == []
 
 
-def test_notebooks_are_numbered_from_00_without_a_gap():
+def test_notebooks_are_numbered_by_their_lectures_from_00():
     numbers = [int(path.stem[:2]) for path in NOTEBOOKS]
-    assert numbers == list(range(len(numbers)))
-    assert numbers, "there are no notebooks"
+    assert numbers[:1] == [0]
+    assert len(set(numbers)) == len(numbers)
+    assert max(numbers) <= 11
 
 
 def _picture(levels: np.ndarray) -> str:

@@ -278,10 +278,13 @@ def test_an_interrupt_at_any_call_returns_the_best_and_leaves_nothing():
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+# Python drops an interrupt that arrives inside a destructor.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_at_random_times_leave_nothing():
     model, start = tiny_model(), torch.rand(1, 3, 8, 8)
     score, before, image = class_score(model, 1), state_of(model), start.clone()
     generator = torch.Generator().manual_seed(0)
+    maximize(start, score, steps=2)  # torch.optim loads a lot when it is used first
     handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
     returned = 0
     try:
@@ -290,7 +293,7 @@ def test_interrupts_at_random_times_leave_nothing():
                 warnings.simplefilter("always")
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 1e-4 + 0.01 * float(torch.rand((), generator=generator)))
-                    found = maximize(start, score, steps=10_000, progress=False)
+                    found = maximize(start, score, steps=500)
                     returned += 1
                     assert (score(found) >= score(start)).all()
                 except KeyboardInterrupt:
