@@ -227,7 +227,7 @@ FAULTS = {
     "kernel is not python3": lambda lesson: lesson.metadata.kernelspec.update(name="conda-env"),
     "larger than": lambda lesson: lesson.cells[0].update(source="# " + "a" * 1_600_000),
     "cell of 21 lines": lambda lesson: lesson.cells[4].update(source="x = 1\n" * 21),
-    "median": lambda lesson: [cell.update(source="x = 1\n" * 7) for cell in _code(lesson)],
+    "median": lambda lesson: [cell.update(source="x = 1\n" * 8) for cell in _code(lesson)],
     "lines of code under '## Setup'": lambda lesson: lesson.cells[2].update(source="x = 1\n" * 7),
     "without text between": lambda lesson: (
         lesson.cells.insert(3, copy.deepcopy(lesson.cells[2])) or lesson.cells.pop(4)

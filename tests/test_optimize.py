@@ -1,7 +1,6 @@
 """The loop: planted optima, the best so far, interrupts, numbers that run away, and that nothing is left behind."""
 
 import signal
-import time
 import warnings
 
 import pytest
@@ -261,7 +260,7 @@ def test_an_interrupt_at_any_call_returns_the_best_and_leaves_nothing():
         climb()
     first = score(start)
     returned = 0
-    for at in range(1, count.calls + 1):
+    for at in range(1, count.calls + 1, 2):
         with warnings.catch_warnings(record=True), Fault(KeyboardInterrupt(), at=at) as fault:
             warnings.simplefilter("always")
             try:
@@ -288,7 +287,7 @@ def test_interrupts_at_random_times_leave_nothing():
     handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
     returned = 0
     try:
-        for _ in range(100):
+        for _ in range(60):
             with warnings.catch_warnings(record=True):
                 warnings.simplefilter("always")
                 try:
@@ -296,15 +295,15 @@ def test_interrupts_at_random_times_leave_nothing():
                     found = maximize(start, score, steps=500)
                     returned += 1
                     assert (score(found) >= score(start)).all()
-                except KeyboardInterrupt:
-                    time.sleep(0)
+                except KeyboardInterrupt:  # before the loop, or after it
+                    pass
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             assert state_of(model) == before
             assert torch.equal(start, image)
     finally:
         signal.signal(signal.SIGALRM, handler)
-    assert returned >= 60
+    assert returned >= 40
 
 
 @pytest.mark.filterwarnings("ignore:More than half")
