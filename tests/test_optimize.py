@@ -273,7 +273,7 @@ def test_an_interrupt_at_any_call_returns_the_best_and_leaves_nothing():
         if found is not None:
             returned += 1
             assert (score(found) >= first).all()
-    assert returned > 0.6 * count.calls
+    assert returned > 0.6 * (count.calls / 2)  # every second call was interrupted
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
