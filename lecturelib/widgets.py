@@ -158,7 +158,7 @@ def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: S
     photos: where the strongest patches are looked for; one pass for each layer, when it is first chosen.
     """
     picker = PhotoPicker(names)
-    channels = slider("Channel", 0, 0, 10_000)
+    channels = slider("Channel", 0, 0, 255)
     strongest = functools.lru_cache(maxsize=len(layers))(lambda layer: strongest_patches(model, layer, photos.images))
 
     def draw(photo: str, layer: str, channel: int) -> None:
@@ -264,7 +264,7 @@ def saliency_panel(model: Model, names: Sequence[str]) -> widgets.VBox:
         draw,
         photo=picker,
         what=choice("Of", [class_of_answer, *layers, *sorted(model.classes, key=str.lower)]),
-        channel=slider("Channel", 0, 0, 500),
+        channel=slider("Channel", 0, 0, 255),
         rule=choice("ReLU rule", RULES),
     )
 
