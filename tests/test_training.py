@@ -293,7 +293,7 @@ def test_accuracies_are_percentages():
 
 def test_the_command_trains_and_releases_a_network_that_loads(folder, tmp_path, monkeypatch):
     run, data = tmp_path / "run", tmp_path / "data"
-    command = ["classifier", "mini_vgg", "--train", str(folder), "--val", str(folder), "--run", str(run)]
+    command = ["classifier", "mini_vgg", "--train", str(folder), "--val", str(folder), "--folder", str(run)]
     command += ["--release", str(data), "--passes", "16:1", "--stored", "20"]
     monkeypatch.setattr(sys, "argv", command)
     monkeypatch.setattr(classifier, "Recipe", lambda network, passes: Recipe(network, passes, batch=4))

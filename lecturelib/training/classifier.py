@@ -1,7 +1,7 @@
 """Train one of the embedded networks.
 
     python -m lecturelib.training.classifier mini_vgg --train PACK/tiny/train PACK/caltech/train \\
-        --val PACK/tiny/val PACK/caltech/val --run runs/mini_vgg
+        --val PACK/tiny/val PACK/caltech/val --folder runs/mini_vgg
 
 Stop it when you like; the same command goes on from the last checkpoint and ends with the same weights. On several
 processes or GPUs put `torchrun --nproc-per-node=2 -m` in the place of `python -m`. The released network
@@ -36,10 +36,11 @@ from lecturelib.training.photographs import Photographs, join, random_batch, rea
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the weights. `passes` lists (pixels, passes over the photographs), small pictures
-    first."""
+    first; `before` the passes of the earlier runs whose weights this one starts from."""
 
     network: str
     passes: tuple[tuple[int, float], ...]
+    before: tuple[tuple[int, float], ...] = ()
     batch: int = 128
     lr: float = 0.08
     warm_up: float = 0.08
@@ -57,6 +58,7 @@ def train(
     photographs: Photographs,
     run: str | os.PathLike,
     *,
+    start: str | os.PathLike | None = None,
     val: dict[str, Photographs] | None = None,
     save_every: int = 100,
     stop_after: int | None = None,
@@ -64,9 +66,9 @@ def train(
     """Train by `recipe`; resumes from `run/checkpoint.pt`. Returns the network in evaluation mode.
 
     The random numbers of a step depend on the recipe's seed and the step alone, therefore a resumed run is the
-    uninterrupted run. With several processes, each takes its share of every batch. `stop_after` ends the run early,
-    as a
-    kill would, and returns None.
+    uninterrupted run. With several processes, each takes its share of every batch. `start` is the checkpoint of
+    an earlier run whose weights this run begins with. `stop_after` ends the run early, as a kill would, and returns
+    None.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if recipe.batch % world:
@@ -87,6 +89,8 @@ def train(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         done, curve = state["step"], state["curve"]
+    elif start is not None:
+        network.load_state_dict(load_checkpoint(start)["network"])
     parallel = DistributedDataParallel(network) if world > 1 else network
 
     def save() -> None:
@@ -174,9 +178,11 @@ def main() -> None:
     )
     parser.add_argument("--val", nargs="*", default=[], metavar="SOURCE", help="the same classes, for measuring")
     parser.add_argument("--skip", nargs="*", default=[], metavar="CLASS", help="class folders to leave out")
-    parser.add_argument("--run", required=True, help="folder for the checkpoint and the photographs' cache")
+    parser.add_argument("--folder", required=True, help="folder for the checkpoint and the photographs' cache")
     parser.add_argument("--release", metavar="DIR", help="write weights, facts and curve there")
     parser.add_argument("--passes", nargs="+", metavar="PIXELS:PASSES", default=["40:16", "48:10", "64:8", "96:6"])
+    parser.add_argument("--lr", type=float, default=Recipe.lr, help="largest learning rate")
+    parser.add_argument("--weights", metavar="CHECKPOINT", help="begin with the weights of an earlier run")
     parser.add_argument("--stored", type=int, default=96, help="pixels at which photographs are kept in memory")
     parser.add_argument("--stop-after", type=int, help="stop at this step, for tests")
     arguments = parser.parse_args()
@@ -184,15 +190,17 @@ def main() -> None:
     stages = tuple(
         (int(size), float(passes)) for size, _, passes in (stage.partition(":") for stage in arguments.passes)
     )
-    recipe = Recipe(arguments.network, stages)
+    recipe = Recipe(arguments.network, stages, before=_passes_of(arguments.weights), lr=arguments.lr)
     photographs = join([read_photographs(s, size=arguments.stored, skip=arguments.skip) for s in arguments.train])
     val = {}
     for source in arguments.val:
         part = read_photographs(source, size=arguments.stored, skip=arguments.skip)
         val[Path(source).parent.name] = _with_labels_of(part, photographs.names)
-    network = train(recipe, photographs, arguments.run, val=val, stop_after=arguments.stop_after)
+    network = train(
+        recipe, photographs, arguments.folder, start=arguments.weights, val=val, stop_after=arguments.stop_after
+    )
     if network is not None and arguments.release and int(os.environ.get("RANK", 0)) == 0:
-        curve = load_checkpoint(Path(arguments.run) / "checkpoint.pt")["curve"]
+        curve = load_checkpoint(Path(arguments.folder) / "checkpoint.pt")["curve"]
         largest = stages[-1][0]
         facts = {
             "photographs": len(photographs),
@@ -262,8 +270,22 @@ def _with_labels_of(photographs: Photographs, names: list[str]) -> Photographs:
     return Photographs(photographs.images, translated[photographs.labels], names)
 
 
+def _passes_of(checkpoint: str | None) -> tuple[tuple[int, float], ...]:
+    """All passes that the weights of an earlier run have seen."""
+    if checkpoint is None:
+        return ()
+    if not Path(checkpoint).exists():
+        raise ArgumentError("there is no checkpoint to start from", received=checkpoint, do="give RUN/checkpoint.pt")
+    settings = load_checkpoint(checkpoint)["settings"]
+    return tuple(tuple(stage) for stage in [*settings.get("before", []), *settings["passes"]])
+
+
 def _plain(recipe: Recipe) -> dict:
-    return {**asdict(recipe), "passes": [list(stage) for stage in recipe.passes]}
+    return {
+        **asdict(recipe),
+        "passes": [list(stage) for stage in recipe.passes],
+        "before": [list(stage) for stage in recipe.before],
+    }
 
 
 if __name__ == "__main__":
