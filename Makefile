@@ -17,7 +17,7 @@ export UV_SYSTEM_CERTS ?= true
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab test lint format notebooks lock clean
+.PHONY: help install lab test lint format notebooks slides homework lock clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
@@ -25,6 +25,8 @@ help:
 	@echo "make install    only the environment .venv, from requirements.lock"
 	@echo "make lint       only the style; make format puts it right"
 	@echo "make notebooks  execute the notebooks and store their outputs    (NOTEBOOKS=notebooks/02_activations.ipynb)"
+	@echo "make slides     the notebooks as decks for lectures, in runs/"
+	@echo "make homework   the homework notebooks, from homework/text"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml"
 	@echo "make clean      remove .venv and .uv"
 
@@ -55,8 +57,19 @@ notebooks: install
 	        --extra-keys metadata.language_info.version "$$notebook"; \
 	    echo "executed $$notebook"; \
 	done
+	$(BIN)/python docs/tidy.py $(NOTEBOOKS)
+	$(BIN)/python docs/slides.py $(NOTEBOOKS)
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
+
+# Decks for lectures, as runs/*.slides.html (from there ../docs is found); docs/slides.py divides the notebooks.
+slides: install
+	$(BIN)/jupyter nbconvert --to slides --embed-images --no-prompt --SlidesExporter.reveal_scroll=True \
+	    --SlidesExporter.reveal_width=1360 --SlidesExporter.reveal_height=960 --output-dir=runs $(NOTEBOOKS)
+
+# The homework of homework/text as notebooks for students; docs/grading.md has the commands for a class.
+homework: install
+	$(BIN)/python homework/make.py
 
 lock: $(UV)
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --quiet \

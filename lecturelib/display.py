@@ -193,8 +193,8 @@ def as_output(figure: Figure, alt: str) -> dict[str, str]:
     take no
     HTML. Each in the smallest of its formats: PNG for sharp maps, WebP or JPEG for photographs.
     """
-    png, jpeg = _encoded(figure, "png"), _encoded(figure, "jpeg", quality=78, optimize=True)
-    described = min(("image/png", png), ("image/webp", _encoded(figure, "webp", quality=82)), key=_length)
+    png, jpeg = _encoded(figure, "png"), _encoded(figure, "jpeg", quality=74, optimize=True)
+    described = min(("image/png", png), ("image/webp", _encoded(figure, "webp", quality=77)), key=_length)
     kind, bare = min(("image/png", png), ("image/jpeg", jpeg), key=_length)
     source = f"data:{described[0]};base64,{described[1]}"
     picture = f'<figure style="margin:0"><img alt="{html.escape(alt, quote=True)}" src="{source}"></figure>'

@@ -6,6 +6,7 @@ gradient of the sum is each image's own gradient. Where a maker takes a class or
 with one for each image.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -78,7 +79,8 @@ def neuron_score(
             return activation
         height, width = activation.shape[2:]
         row, column = height // 2 if y is None else y, width // 2 if x is None else x
-        if not (0 <= row < height and 0 <= column < width):
+        whole = isinstance(row, int) and isinstance(column, int)
+        if not whole or not (0 <= row < height and 0 <= column < width):
             raise ArgumentError(
                 f"the map of {layer} has no position ({row}, {column})",
                 received=f"a map of {height} x {width} for pictures of this size",
@@ -136,13 +138,20 @@ def evaluate(score: Score, images: Tensor) -> Tensor:
 
 def _indices(chosen, resolve: Callable) -> int | list[int]:
     many = isinstance(chosen, Sequence) and not isinstance(chosen, str)
+    if many and not len(chosen):
+        raise ArgumentError("nothing is asked", received=repr(chosen), do="name one class or channel for each image")
     return [resolve(one) for one in chosen] if many else resolve(chosen)
 
 
 def _whole_number(channel: int) -> int:
-    if isinstance(channel, bool) or not isinstance(channel, int) or channel < 0:
+    """`channel` as an int, also from NumPy's integers and tensors of one."""
+    try:
+        number = operator.index(channel)
+    except TypeError:
+        number = -1
+    if isinstance(channel, bool) or number < 0:
         raise ArgumentError("a channel is a whole number from 0", received=repr(channel), do="for example channel=17")
-    return channel
+    return number
 
 
 def _pick(values: Tensor, chosen: int | list[int]) -> Tensor:

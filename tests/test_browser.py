@@ -1,89 +1,36 @@
-"""A student's first minutes, in a real browser: open a lesson in JupyterLab, run it, move a slider."""
+"""Every lesson in a real browser: open it in JupyterLab, run it, move everything that can be moved."""
 
-import base64
-import contextlib
 import io
-import json
-import os
-import re
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
+import random
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pytest
+from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, run_all, serve
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-ROOT = Path(__file__).parents[1]
+ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
 SCREENSHOTS = ROOT / "screenshots"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-SETTINGS = {
-    # no question about official news, which would cover the notebook and ask the network
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    # cells that are scrolled out of view stay in the page
-    "notebook-extension/tracker": {"windowingMode": "none"},
-}
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# nbval runs all cells of all lessons; here those, and of the others what their panels need.
+WHOLE = ("00_start_here", "02_activations")
+BUDGET = 0.25  # for lectures on a small computer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the browser tests were left out")
-
-# The assertions have their own timeout, too short for a kernel that imports torch.
-expect.set_options(timeout=120_000)
-
-
-@dataclass
-class Lab:
-    """A running JupyterLab on a copy of the lessons."""
-
-    address: str
-    token: str
-    folder: Path
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder, home = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("home")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for plugin, value in SETTINGS.items():
-        file = home / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(value), encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
-    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
-    private = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
-    private |= {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime"}
-    environment = os.environ | {name: str(home / place) for name, place in private.items()}
-    log = home / "lab.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _wait_for(server, f"http://127.0.0.1:{port}/api", log)
-            yield Lab(f"http://127.0.0.1:{port}", token, folder)
-        finally:
-            server.terminate()  # which ends its kernels too
-            try:
-                server.wait(30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+    with serve(tmp_path_factory.mktemp("lab"), budget=BUDGET) as lab:
+        yield lab
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        browser = launch(playwright)
         yield browser
         browser.close()
 
@@ -91,68 +38,209 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def opened(lab: Lab, browser: Browser) -> Iterator[Callable[[str], tuple[Page, Locator]]]:
     """A function that opens a notebook by its path: the page, and the notebook's part of it."""
-    pages = []
+    pages, broken = [], []
 
     def open_notebook(name: str) -> tuple[Page, Locator]:
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page, notebook = lab.open(browser, name)
         pages.append(page)
-        page.set_default_timeout(120_000)
-        page.goto(f"{lab.address}/lab/tree/{name}?token={lab.token}&reset")
-        notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
-        expect(notebook.locator(".jp-CodeCell").first).to_be_visible()
-        _wait_until_idle(page)
+        page.on("pageerror", lambda error: broken.append(str(error)))
         return page, notebook
 
     yield open_notebook
     for page in pages:
         page.close()
+    lab.end_kernels()
+    assert not broken
 
 
-def test_slider_of_the_activations_lesson_changes_the_picture(opened):
-    page, notebook = opened("notebooks/02_activations.ipynb")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    prompts = notebook.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"))  # [ ]: and [*]: are not finished
-    _wait_until_idle(page)
-
-    panel = notebook.locator(".jp-OutputArea-child", has=page.get_by_role("slider")).first
-    slider, picture = panel.get_by_role("slider").first, panel.locator(".widget-output img").first
-    expect(picture).to_be_visible()
-    before, source, value = _pixels(picture), picture.get_attribute("src"), slider.get_attribute("aria-valuenow")
-
-    slider.focus()
-    for _ in range(3):
-        page.keyboard.press("ArrowRight")
-    expect(slider).not_to_have_attribute("aria-valuenow", value)
-    expect(picture).not_to_have_attribute("src", source)
-    _wait_until_idle(page)
-    page.wait_for_timeout(500)  # values that were overtaken are skipped: look at the last picture
-    after = _pixels(picture)
-
-    picture.scroll_into_view_if_needed()
-    SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / "02_activations.png")
-    expect(notebook.locator('[data-mime-type="application/vnd.jupyter.error"]')).to_have_count(0)
-    assert after.shape != before.shape or np.abs(after - before).mean() > 1, "the picture hardly changed"
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_lesson_shows_its_panels_before_anything_runs(path, opened):
+    _, notebook = opened(f"notebooks/{path.name}")
+    expect(notebook.locator(ERROR)).to_have_count(0)
+    panels = notebook.locator(".lecture-panel")
+    expect(panels).to_have_count(path.read_text(encoding="utf-8").count('"panel"\n'))
+    for panel in panels.all():
+        expect(panel.locator(".lecture-picture img").first).to_be_visible()
+        expect(panel.get_by_text("run this cell again")).to_be_visible()
 
 
-def _wait_for(server: subprocess.Popen, address: str, log: Path) -> None:
-    """Return when the server answers; fail with its log when it ends or stays silent for two minutes."""
-    for _ in range(480):
-        assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(address, timeout=1).close()
-            return
-        time.sleep(0.25)
-    pytest.fail("JupyterLab did not answer\n" + log.read_text())
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_lesson_runs(name, opened):
+    page, notebook = opened(f"notebooks/{name}.ipynb")
+    run_all(page, notebook)
+    expect(notebook.locator(ERROR)).to_have_count(0)
 
 
-def _wait_until_idle(page: Page) -> None:
-    # The notebook's own indicator says idle before the kernel is connected; the status bar does not.
-    expect(page.get_by_role("button", name="Python 3 (ipykernel) | Idle")).to_be_visible()
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_panels_answer_to_every_control(path, opened):
+    page, notebook = opened(f"panels/{path.name}")
+    run_all(page, notebook)
+    panels = notebook.locator(".lecture-panel")
+    expect(panels).not_to_have_count(0)
+    for number, panel in enumerate(panels.all()):
+        panel.scroll_into_view_if_needed()
+        _require_names(panel)
+        for control in _controls(panel):
+            _move(panel, control)
+        if panel.locator("button", has_text="Resume").count():
+            _stop_and_resume(panel)
+        if panel.locator("button", has_text="Your photo").count():
+            _upload(page, panel)
+        for width, height in ((1280, 1000), (1920, 1080)):
+            page.set_viewport_size({"width": width, "height": height})
+            panel.scroll_into_view_if_needed()
+            _require_room(panel)
+            SCREENSHOTS.mkdir(exist_ok=True)
+            page.screenshot(path=SCREENSHOTS / f"{path.stem}_{number}_{width}.png")
+    if panels.count() > 1:
+        _move_two_at_once(panels.nth(0), panels.nth(1))
+    expect(notebook.locator(ERROR)).to_have_count(0)
 
 
-def _pixels(picture: Locator) -> np.ndarray:
-    data = picture.get_attribute("src").split("base64,", 1)[1]
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+def test_what_a_panel_needs_is_found_through_all_cells_and_nothing_else():
+    sources = ["import torch as t", "a = t.ones(1)", "def f(x): return x + a", "slow = 1", "b = f(2)", "show(slow)"]
+    cells = [new_code_cell(source) for source in [*sources, "panel(b)"]]
+    cells[-1].metadata["tags"] = ["panel"]
+    found = needed_by_panels(new_notebook(cells=[new_markdown_cell("# Why?"), *cells]))
+    assert [cell.source for cell in found] == [sources[0], sources[1], sources[2], sources[4], "panel(b)"]
+
+
+SLIDER, DROPDOWN, SEARCH = ".widget-hbox:has(> .widget-hslider)", ".widget-dropdown", ".widget-text:has(datalist)"
+
+
+def _controls(panel: Locator) -> list[Locator]:
+    """The sliders with their number fields, the dropdown lists, the search fields."""
+    return [control for kind in (DROPDOWN, SEARCH, SLIDER) for control in panel.locator(kind).all()]
+
+
+def _values(control: Locator) -> list[str]:
+    """Both ends of a control and two states between them."""
+    field = _field(control)
+    if control.locator(".noUi-handle").count():
+        low, high, step = (float(field.get_attribute(name)) for name in ("min", "max", "step"))
+        places = range(round((high - low) / step) + 1)
+        values = [f"{low + place * step:.6g}" for place in places]
+    else:
+        values = field.evaluate("field => Array.from((field.list || field).options).map(option => option.value)")
+    drawn = random.Random(0).sample(values, min(2, len(values)))
+    return list(dict.fromkeys([values[-1], *drawn, values[0]]))
+
+
+def _field(control: Locator) -> Locator:
+    return control.locator("input, select").first
+
+
+def _set(control: Locator, value: str) -> None:
+    """As somebody would do who has only a keyboard."""
+    field, handle = _field(control), control.locator(".noUi-handle")
+    if handle.count() and value in (field.get_attribute("min"), field.get_attribute("max")):
+        handle.press("Home" if value == field.get_attribute("min") else "End")
+    elif field.evaluate("field => field.tagName") == "SELECT":
+        field.select_option(value)
+    else:
+        field.fill(value)
+        field.press("Enter")
+
+
+def _move(panel: Locator, control: Locator) -> None:
+    """Every state of a control; the picture must change on the way, unless there is only one state."""
+    pictures, values = {_picture(panel)}, _values(control)
+    for value in values:
+        before = _picture(panel)
+        if _field(control).input_value() != value:
+            _set(control, value)
+            pictures.add(_answer(panel, before))
+    name = _name(_field(control))
+    assert len(pictures) > 1 or len(values) == 1, f"{name} changes nothing"
+    if control.locator("datalist").count():
+        before = _picture(panel)
+        _set(control, "no such name")
+        assert _answer(panel, before) != before and not panel.locator(".lecture-picture img").count()
+        _set(control, values[0])
+        expect(panel.locator(".lecture-picture img").first).to_be_visible()
+
+
+def _picture(panel: Locator) -> str:
+    """A number for what a panel shows."""
+    hashed = "text => { let h = 0; for (const c of text) h = (31 * h + c.charCodeAt(0)) | 0; return h }"
+    return panel.locator(".lecture-picture").evaluate(f"node => String(({hashed})(node.innerHTML))")
+
+
+def _answer(panel: Locator, before: str, seconds: float = 15) -> str:
+    """What a panel shows next; the same as `before` when nothing comes."""
+    end = time.monotonic() + seconds
+    while (now := _picture(panel)) == before and time.monotonic() < end:
+        time.sleep(0.02)
+    return now
+
+
+def _stop_and_resume(panel: Locator) -> None:
+    """Stop keeps the picture and Resume goes on from it."""
+    run, stop, resume = (panel.locator("button", has_text=name) for name in ("Run", "Stop", "Resume"))
+    run.click()
+    stop.click()
+    expect(resume).to_be_enabled()
+    state = panel.locator(".lecture-state")
+    expect(state).to_contain_text("stopped")
+    kept = _picture(panel)
+    time.sleep(0.3)
+    assert _picture(panel) == kept, "it went on after Stop"
+    resume.click()
+    expect(state).not_to_contain_text("stopped")
+    assert _answer(panel, kept) != kept, "Resume did not go on"
+    if stop.is_enabled():
+        stop.click()
+
+
+def _upload(page: Page, panel: Locator) -> None:
+    """A good photo is shown; a broken one leaves it there and says why."""
+    stream = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(stream, "PNG")
+    photo, before = panel.locator(DROPDOWN, has_text="Photo").locator("select"), _picture(panel)
+    for name, data in (("good.png", stream.getvalue()), ("broken.png", stream.getvalue()[:500])):
+        with page.expect_file_chooser() as chooser:
+            panel.locator("button", has_text="Your photo").click()
+        chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": data})
+        if name == "good.png":
+            assert _answer(panel, before) != before
+            expect(photo).to_have_value("yours: good.png")
+    expect(panel.get_by_text("damaged")).to_be_visible()
+    expect(photo).to_have_value("yours: good.png")
+    expect(panel.locator(".lecture-picture img").first).to_be_visible()
+
+
+def _move_two_at_once(first: Locator, second: Locator) -> None:
+    before = {panel: _picture(panel) for panel in (first, second)}
+    for panel in before:
+        control = _controls(panel)[0]
+        value = _field(control).input_value()
+        _set(control, next(other for other in _values(control) if other != value))
+    for panel, picture in before.items():
+        assert _answer(panel, picture) != picture
+
+
+def _name(field: Locator) -> str:
+    return field.evaluate(
+        "node => (Array.from(node.labels || []).map(label => label.textContent).join('') || node.ariaLabel "
+        "|| node.title || node.textContent).trim()"
+    )
+
+
+def _require_names(panel: Locator) -> None:
+    """Whatever can be operated says what it is to those who cannot see it."""
+    for field in panel.locator("input:not([type=file]), select, button").all():
+        assert _name(field), f"no name: {field.evaluate('node => node.outerHTML')}"
+
+
+def _require_room(panel: Locator) -> None:
+    """Nothing is cut off: no label, no picture."""
+    cut = panel.evaluate("""panel => {
+        const right = panel.parentElement.getBoundingClientRect().right + 1
+        const wide = Array.from(panel.querySelectorAll("*")).filter(
+            node => node.getClientRects().length && node.getBoundingClientRect().right > right)
+        const short = Array.from(panel.querySelectorAll("label, button, .widget-label:not(.widget-html *)")).filter(
+            node => node.scrollWidth > node.clientWidth + 1)
+        return [...wide, ...short].map(
+            node => `${node.scrollWidth} of ${node.clientWidth}: ${node.outerHTML.slice(0, 300)}`)
+    }""")
+    assert cut == []

@@ -1,26 +1,21 @@
 import ipywidgets
-import pytest
 import torch
 
-from lecturelib import load_model, panels
+from lecturelib import load_model
 from lecturelib.panels import (
+    ascent_panel,
     attack_panel,
     classify_panel,
+    dream_panel,
+    inversion_panel,
     neighbours_panel,
     occluder_panel,
     perplexity_panel,
     saliency_panel,
+    texture_panel,
     unit_panel,
 )
 from lecturelib.photos import Collection
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """Every alternative text that a panel shows, in place of the browser's output."""
-    texts = []
-    monkeypatch.setattr(panels, "show", lambda *arguments, alt, **options: texts.append(alt))
-    return texts
 
 
 def controls(box: ipywidgets.Widget) -> dict[str, ipywidgets.Widget]:
@@ -38,7 +33,12 @@ def photos(count: int = 12) -> Collection:
     return Collection(images, torch.arange(count) % 3, ["a", "b", "c"])
 
 
-def test_every_panel_of_the_lectures_answers_to_every_control(shown):
+def picture(box: ipywidgets.Widget) -> str:
+    """The HTML that a panel shows."""
+    return box.children[-2].value
+
+
+def test_every_panel_of_the_lectures_answers_to_every_control():
     model, few = load_model("mini_alexnet"), photos()
     points = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
     panels = {
@@ -50,19 +50,78 @@ def test_every_panel_of_the_lectures_answers_to_every_control(shown):
         "saliency": saliency_panel(load_model("mini_vgg"), ["cat", "coffee"]),
         "attack": attack_panel(model, ["cat", "coffee"]),
     }
+    controls(panels["saliency"])["Of"].value = "conv2_1"
     for name, box in panels.items():
         for label, control in controls(box).items():
             if label == "Your photo":
                 continue
-            before = len(shown)
-            if isinstance(control, ipywidgets.Dropdown):
-                control.value = control.options[-1]
+            before, value = picture(box), control.value
+            if hasattr(control, "options"):
+                control.value = next(option for option in reversed(control.options) if option != control.value)
             else:
-                control.value = control.max if control.value != control.max else control.min
-            assert len(shown) > before, f"{name}: {label} changed nothing"
+                control.value = control.min if control.value != control.min else control.max
+            assert picture(box) != before, f"{name}: {label} changed nothing"
+            assert "did not work" not in picture(box), f"{name}: {label}: {picture(box)}"
+            control.value = value
 
 
-def test_a_channel_beyond_the_layer_is_its_last_one(shown):
-    box = unit_panel(load_model("mini_alexnet"), photos(), ["cat"], ["relu5"])
-    controls(box)["Channel"].value = 9_999
-    assert "channel 127" in shown[-1]
+def test_the_channels_of_a_panel_reach_as_far_as_its_layer():
+    box = unit_panel(load_model("mini_alexnet"), photos(), ["cat"], ["relu1", "relu5"])
+    channel = controls(box)["Channel"]
+    assert channel.max == 63
+    controls(box)["Layer"].value = "relu5"
+    assert channel.max == 127
+    channel.value = 127
+    assert "channel 127 of 128" in picture(box)
+    controls(box)["Layer"].value = "relu1"
+    assert "channel 63 of 64" in picture(box)
+
+
+def test_an_unknown_class_is_answered_in_words_with_the_nearest_names():
+    box = attack_panel(load_model("mini_alexnet"), ["cat"])
+    controls(box)["Target"].value = "goldfich"
+    assert "goldfish" in picture(box) and "<img" not in picture(box)
+
+
+def test_the_depth_of_an_inversion_names_its_layer_and_what_is_left():
+    originals = {"cat": torch.zeros(1, 3, 16, 16), "coffee": torch.ones(1, 3, 16, 16)}
+    off = torch.tensor([0.01, 0.1]).view(2, 1, 1, 1).expand(2, 3, 16, 16)
+    inverted = {"cat": off, "coffee": off}
+    box = inversion_panel(originals, inverted, ["relu1_1", "relu5_1"])
+    assert "from relu5_1, 20 dB" in picture(box)
+    controls(box)["Depth"].value = 1
+    assert "from relu1_1, 40 dB" in picture(box)
+    controls(box)["Photo"].value = "coffee"
+    assert "coffee" in picture(box)
+
+
+def test_the_picture_of_a_neuron_grows_beside_its_map():
+    box = ascent_panel(load_model("mini_vgg"), ["cat", "coffee"], ["relu1_1", "relu2_2"])
+    controls(box)["Layer"].value = "relu1_1"
+    assert controls(box)["Channel"].max == 31
+    controls(box)["Of"].value = "one neuron"
+    runs = box._runs.newest
+    assert runs.settles(60) and runs.state == "finished", runs.text
+    for words in ("at (47, 47)", "map of channel 7", "what it likes best"):
+        assert words in picture(box), picture(box)[:300]
+    box.close()
+
+
+def test_a_texture_grows_from_a_piece_of_a_picture():
+    box = texture_panel(load_model("mini_vgg"), ["brick", "waves"], ["relu1_1", "relu2_1"])
+    for label, value in (("Deepest layer", "relu1_1"), ("Piece, pixels", 32), ("Photo", "waves")):
+        controls(box)[label].value = value
+    runs = box._runs.newest
+    assert runs.settles(120) and runs.state == "finished", runs.text
+    assert "Grams up to relu1_1" in picture(box) and "a piece of waves" in picture(box)
+    box.close()
+
+
+def test_a_dream_is_seen_while_it_grows_and_beside_its_photograph():
+    box = dream_panel(load_model("mini_vgg"), ["cat", "coffee"], ["relu1_1", "relu2_2"])
+    controls(box)["Octaves"].value = 1
+    controls(box)["Strength"].value = 20
+    run = box._runs.newest
+    assert run.settles(60) and run.state == "finished", run.text
+    assert picture(box).count("<img") == 2 and "what relu1_1 sees in it" in picture(box)
+    box.close()

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -131,3 +132,18 @@ def test_wrong_questions_are_answered_in_the_family_of_errors(deep):
 def test_a_score_must_give_one_number_per_image(score):
     with pytest.raises(ScoreError):
         evaluate(score, torch.rand(2, 3, 4, 4))
+
+
+def test_channels_may_be_numbers_of_numpy_and_of_torch():
+    model, images = load_model("mini_vgg", device="cpu"), torch.rand(1, 3, 32, 32)
+    expected = channel_score(model, "relu1_1", 3)(images)
+    for channel in (np.int64(3), torch.tensor(3), [np.int32(3)]):
+        torch.testing.assert_close(channel_score(model, "relu1_1", channel)(images), expected)
+
+
+def test_questions_about_nothing_are_told():
+    model = load_model("mini_vgg", device="cpu")
+    with pytest.raises(ArgumentError, match="Nothing is asked"):
+        class_score(model, [])
+    with pytest.raises(ArgumentError, match="no position"):
+        neuron_score(model, "relu1_1", 0, y=1.5)(torch.rand(1, 3, 32, 32))

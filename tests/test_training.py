@@ -1,9 +1,11 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,17 +13,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
 from lecturelib import assets, load_model
 from lecturelib.errors import ArgumentError, CheckpointError
 from lecturelib.networks import normalized
 from lecturelib.training import classifier
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
-from lecturelib.training.classifier import Recipe, _draw, _schedule, accuracies, train
+from lecturelib.training.classifier import Recipe, accuracies, train
 from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
+from lecturelib.training.steps import draw, warm_up_then_cosine
 
 ROOT = Path(__file__).parents[1]
 RECIPE = Recipe("mini_vgg", ((16, 2), (24, 1)), batch=4)  # 12 photographs: 6 and 3 steps
+
+
+@dataclass(frozen=True)
+class SmallBatches(Recipe):
+    batch: int = 4
 
 
 def photographs(count: int = 12, classes: int = 3) -> Photographs:
@@ -249,21 +258,20 @@ def test_about_half_of_a_random_batch_is_mirrored_and_crops_lie_inside():
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_to_zero():
-    shares = [_schedule(step / 1000, 0.08) for step in range(1000)]
+    shares = [warm_up_then_cosine(step / 1000, 0.08) for step in range(1000)]
     assert 0 < shares[0] < 0.02 and max(shares) == 1 == shares[80] and shares[-1] < 1e-5
     torch.testing.assert_close(torch.tensor(shares[:80]).diff(), torch.full((79,), shares[1] - shares[0]))
     assert all(later < earlier for earlier, later in pairwise(shares[80:]))
-    assert _schedule(0.54, 0.08) == pytest.approx(0.5)
+    assert warm_up_then_cosine(0.54, 0.08) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("batch", "count"), [(4, 12), (5, 12), (7, 3), (4, 13)])
 def test_every_photograph_is_drawn_once_in_a_pass(batch, count):
-    recipe = Recipe("mini_vgg", ((16, 1),), batch=batch)
-    drawn = torch.cat([_draw(recipe, step, count)[0] for step in range(4 * count)])
+    drawn = torch.cat([draw(step, count, batch=batch, seed=0)[0] for step in range(4 * count)])
     passes = drawn[: len(drawn) // count * count].view(-1, count)
     assert passes.sort(dim=1).values.eq(torch.arange(count)).all()
     assert count < 4 or not torch.equal(passes[0], passes[1])
-    numbers = {torch.rand(1, generator=_draw(recipe, step, count)[1]).item() for step in range(20)}
+    numbers = {torch.rand(1, generator=draw(step, count, batch=batch, seed=0)[1]).item() for step in range(20)}
     assert len(numbers) == 20
 
 
@@ -296,7 +304,7 @@ def test_the_command_trains_and_releases_a_network_that_loads(folder, tmp_path, 
     command = ["classifier", "mini_vgg", "--train", str(folder), "--val", str(folder), "--folder", str(run)]
     command += ["--release", str(data), "--passes", "16:1", "--stored", "20"]
     monkeypatch.setattr(sys, "argv", command)
-    monkeypatch.setattr(classifier, "Recipe", lambda network, passes: Recipe(network, passes, batch=4))
+    monkeypatch.setattr(classifier, "Recipe", SmallBatches)
     classifier.main()
     facts = json.loads((data / "mini_vgg.json").read_text(encoding="utf-8"))
     assert facts["photographs"] == 12 and facts["classes"] == 3 and facts["recipe"]["passes"] == [[16, 1.0]]
@@ -325,3 +333,26 @@ def test_a_run_that_was_stopped_has_the_same_curve(tmp_path):
             train(recipe, photographs(), tmp_path / name, val=val, save_every=2, stop_after=stop)
         curves.append(load_checkpoint(tmp_path / name / "checkpoint.pt")["curve"])
     assert curves[0] == curves[1] and [point["step"] for point in curves[0]] == [20, 24]
+
+
+def test_a_run_can_begin_with_the_weights_of_another_and_says_so(uninterrupted, folder, tmp_path, monkeypatch):
+    train(RECIPE, photographs(), tmp_path / "first")
+    begun = Recipe("mini_vgg", ((16, 1),), before=RECIPE.passes, batch=4, lr=1e-9)
+    found = train(begun, photographs(), tmp_path / "second", start=tmp_path / "first" / "checkpoint.pt")
+    for (name, value), expected in zip(
+        found.named_parameters(), dict(uninterrupted.named_parameters()).values(), strict=True
+    ):
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=0, msg=name)
+    assert classifier._passes_of(tmp_path / "second" / "checkpoint.pt") == (*RECIPE.passes, (16, 1))
+    with pytest.raises(ArgumentError, match="no checkpoint"):
+        classifier._passes_of("nowhere/checkpoint.pt")
+
+
+@pytest.mark.parametrize("module", ["classifier", "style_network"])
+def test_torchrun_leaves_the_options_of_a_training_to_it(module):
+    """torchrun takes any beginning of its own options' names, also behind the name of the program."""
+    source = (ROOT / "lecturelib" / "training" / f"{module}.py").read_text(encoding="utf-8")
+    options = re.findall(r'add_argument\(\s*"(--[\w-]+)"', source)
+    assert len(options) > 4
+    parsed = get_args_parser().parse_args(["-m", f"lecturelib.training.{module}", *options])
+    assert parsed.training_script_args == options

@@ -21,10 +21,10 @@ this repository.
 
 **Terms.** ImageNet's photographs may be used for non-commercial research and education; use the weights for that.
 
-**Recipe.** SGD with Nesterov momentum 0.9, batch 128, largest learning rate 0.08, 8 % warm-up then a cosine to 0,
-weight decay 5e-4 (not on biases and batch norms), label smoothing 0.1; random crops of 35 to 100 % of the area,
-mirrored, with changed brightness, contrast and saturation; small pictures first. Batch norms are folded into the
-layers and the weights stored in 16 bits.
+**Recipe.** SGD with Nesterov momentum 0.9, batch 128, largest learning rate 0.08 unless the card says otherwise, 8 %
+warm-up then a cosine to 0, weight decay 5e-4 (not on biases and batch norms), label smoothing 0.1; random crops of 35
+to 100 % of the area, mirrored, with changed brightness, contrast and saturation; small pictures first. Batch norms are
+folded into the layers and the weights stored in 16 bits.
 
 **Limits.** Small networks, trained for a few passes on two processor cores: they know {classes} classes and are often
 wrong, most of all about people and things that they never saw. They are made for looking at, not for deciding
@@ -52,7 +52,10 @@ def main(data: str, docs: str) -> None:
 
 
 def _card(name: str, card: dict) -> str:
-    passes = ", ".join(f"{count:g} at {size} pixels" for size, count in card["recipe"]["passes"])
+    passes = ", ".join(f"{count:g} at {size} pixels" for size, count in card["recipe"]["before"])
+    last = ", ".join(f"{count:g} at {size} pixels" for size, count in card["recipe"]["passes"])
+    last += f" with a largest learning rate of {card['recipe']['lr']:g}"
+    passes = f"{passes}; then, begun anew from these weights, {last}" if passes else last
     collections = list(next(iter(card["accuracy"].values())))
     rows = [
         f"| {size} | " + " | ".join(f"{top1:.1f} / {top5:.1f}" for top1, top5 in measured.values()) + " |"

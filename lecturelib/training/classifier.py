@@ -12,11 +12,9 @@ import argparse
 import copy
 import hashlib
 import json
-import math
 import os
 import time
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -31,6 +29,7 @@ from lecturelib.errors import ArgumentError
 from lecturelib.networks import EMBEDDED, fold_batch_norm, normalized
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
+from lecturelib.training.steps import draw, join_processes, warm_up_then_cosine
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,7 @@ def train(
     an earlier run whose weights this run begins with. `stop_after` ends the run early, as a kill would, and returns
     None.
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    if recipe.batch % world:
-        raise ArgumentError("the batch must divide by the number of processes", received=f"{recipe.batch} / {world}")
-    device = _join_processes(world)
+    device, rank, world = join_processes(recipe.batch)
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     settings = {**_plain(recipe), "names": photographs.names, "photographs": len(photographs)}
@@ -84,13 +80,15 @@ def train(
     optimizer = _optimizer(network, recipe)
     stages = recipe.stages(len(photographs))
     total = sum(steps for _, steps in stages)
-    done, curve = 0, []
+    done, earlier, curve = 0, 0, []
     if (state := load_checkpoint(run / "checkpoint.pt", settings=settings)) is not None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        done, curve = state["step"], state["curve"]
+        done, earlier, curve = state["step"], state["earlier"], state["curve"]
     elif start is not None:
-        network.load_state_dict(load_checkpoint(start)["network"])
+        state = load_checkpoint(start)
+        network.load_state_dict(state["network"])
+        earlier, curve = state["earlier"] + state["step"], state["curve"]
     parallel = DistributedDataParallel(network) if world > 1 else network
 
     def save() -> None:
@@ -101,6 +99,7 @@ def train(
                     "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "step": done,
+                    "earlier": earlier,
                     "curve": curve,
                 },
                 run / "checkpoint.pt",
@@ -114,8 +113,8 @@ def train(
             stored = photographs.resized(min(photographs.images.shape[-1], round(1.2 * size)))
         while done < first + steps:
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _schedule(done / total, recipe.warm_up)
-            indices, generator = _draw(recipe, done, len(photographs))
+                group["lr"] = recipe.lr * warm_up_then_cosine(done / total, recipe.warm_up)
+            indices, generator = draw(done, len(photographs), batch=recipe.batch, seed=recipe.seed)
             images = random_batch(stored, indices, size=size, generator=generator)[rank::world]
             labels = stored.labels[indices][rank::world]
             loss = _step(parallel, optimizer, images.to(device), labels.to(device), recipe)
@@ -123,9 +122,9 @@ def train(
             bar.update()
             bar.set_postfix(pixels=size, loss=f"{loss:.3f}", refresh=False)
             if done % 50 == 0:
-                curve.append({"step": done, "pixels": size, "loss": round(loss, 4)})
+                curve.append({"step": earlier + done, "pixels": size, "loss": round(loss, 4)})
             if val and rank == 0 and (not done % (10 * save_every) or done == first + steps):
-                curve.append({"step": done, "pixels": size, "val": accuracies(network, val, size)})
+                curve.append({"step": earlier + done, "pixels": size, "val": accuracies(network, val, size)})
                 tqdm.write(f"{time.strftime('%H:%M')} step {done} of {total}: {curve[-1]['val']}")
             if done % save_every == 0 or done == total:
                 save()
@@ -204,20 +203,10 @@ def main() -> None:
         largest = stages[-1][0]
         facts = {
             "photographs": len(photographs),
-            "accuracy": {size: accuracies(network, val, size) for size in sorted({64, largest})},
+            "accuracy": {size: accuracies(network, val, size) for size in sorted({64, 96, largest})},
             "curve": curve,
         }
         release(recipe, network, photographs.names, arguments.release, facts)
-
-
-def _join_processes(world: int) -> torch.device:
-    """The device of this process; meets the other processes where torchrun started several."""
-    device = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
-    if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return device
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -226,27 +215,6 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": filters, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-
-
-def _schedule(progress: float, warm_up: float) -> float:
-    """The share of the learning rate at `progress` in [0, 1]: a linear rise, then half a cosine down to zero."""
-    if progress < warm_up:
-        return (progress + 1e-3) / (warm_up + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
-
-
-def _draw(recipe: Recipe, step: int, count: int) -> tuple[Tensor, torch.Generator]:
-    """The photographs of this step, each once in a pass, and the random numbers for their crops."""
-    position = step * recipe.batch + torch.arange(recipe.batch)
-    this_pass = int(position[0]) // count
-    orders = [_shuffled(recipe.seed, this_pass + ahead, count) for ahead in range(2 + recipe.batch // count)]
-    indices = torch.cat(orders)[position - this_pass * count]
-    return indices, torch.Generator().manual_seed((recipe.seed + 1) * 1_000_003 + step)
-
-
-@lru_cache(maxsize=4)
-def _shuffled(seed: int, number: int, count: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + number))
 
 
 def _step(

@@ -1,6 +1,8 @@
-"""Training photographs as one array of bytes, and random batches cut from it."""
+"""Training photographs: as one array of bytes, from which batches are cut, or read from a folder one by one."""
 
 import csv
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
@@ -13,7 +15,10 @@ from torchvision import datasets
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from lecturelib.errors import ArgumentError
+from lecturelib.errors import ArgumentError, ImageInputError
+from lecturelib.images import load_image, resize
+
+_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass
@@ -123,3 +128,46 @@ def _class_words(folder: Path) -> dict[str, str]:
             with table.open(encoding="utf-8", newline="") as file:
                 return {row[0]: row[1].split(",")[0] for row in csv.reader(file, delimiter="\t")}
     return {}
+
+
+class PhotographFolder:
+    """The pictures in a folder and its subfolders, read when they are asked for; `skipped` lists what is broken."""
+
+    def __init__(self, folder: str | os.PathLike):
+        top = Path(folder).expanduser()
+        self.files = sorted(file for file in top.rglob("[!.]*") if file.suffix.lower() in _ENDINGS)
+        self.skipped: list[str] = []
+        if not self.files:
+            raise ArgumentError(
+                "there are no photographs in this folder",
+                received=folder,
+                do="give a folder of JPEG, PNG or WebP files",
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def crop(self, index: int, size: int, generator: torch.Generator) -> Tensor:
+        """A random square (1, 3, size, size) of 50 to 100 % of the photograph's shorter side, mirrored half the time.
+
+        In the place of a broken photograph the next one that can be read.
+        """
+        share, down, right, mirrored = torch.rand(4, generator=generator).tolist()
+        image = self._readable(index)
+        side = max(1, round((0.5 + 0.5 * share) * min(image.shape[2:])))
+        top, left = (round(place * (whole - side)) for place, whole in zip((down, right), image.shape[2:], strict=True))
+        square = resize(image[:, :, top : top + side, left : left + side], size)
+        return square.flip(3) if mirrored < 0.5 else square
+
+    def _readable(self, index: int) -> Tensor:
+        for ahead in range(len(self)):
+            file = self.files[(index + ahead) % len(self)]
+            try:
+                return load_image(file)
+            except (ImageInputError, OSError):
+                if str(file) not in self.skipped:
+                    self.skipped.append(str(file))
+                    warnings.warn(f"{file.name} cannot be read and is left out", stacklevel=2)
+        raise ImageInputError(
+            "no photograph can be read", received=f"{len(self)} broken files", do="export them as JPEG"
+        )

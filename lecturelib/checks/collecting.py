@@ -1,0 +1,159 @@
+"""From whatever a student handed in to a notebook that can be graded. What was handed in is only read.
+
+The notebook that is graded is the one that was handed out, with the student's answers put into it: so a cell that was
+deleted, copied, moved or edited against the rules costs nothing but itself.
+"""
+
+import ast
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+_LARGEST = 20_000_000  # bytes of a notebook that are read
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One student's row: the notebook to grade, None where there is none, and what has to be said about it."""
+
+    student: str
+    notebook: NotebookNode | None
+    remarks: tuple[str, ...]
+
+
+def collect(folder: Path, released: NotebookNode, name: str) -> list[Submission]:
+    """One `Submission` for each entry of the folder, sorted: a student's folder, or a notebook named after a student.
+
+    name: the notebook's name without its ending, for example "04_saliency".
+    """
+    found, taken = [], set()
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or not (entry.is_dir() or entry.suffix == ".ipynb"):
+            continue
+        student, remarks = _identity(entry.stem if entry.is_file() else entry.name, taken)
+        taken.add(student)
+        found.append(_submission(student, entry, released, name, remarks))
+    return found
+
+
+def merged(released: NotebookNode, handed_in: list[NotebookNode]) -> tuple[NotebookNode, list[str]]:
+    """The released notebook with the student's answers, and remarks about what was missing or twice.
+
+    An answer is known by nbgrader's id, by the cell's id, or, where both were lost on the way, by the function that it
+    defines. Cells that the student added are kept in their place.
+    """
+    notebook, remarks = nbformat.from_dict(json.loads(json.dumps(released))), []
+    ids = {cell.metadata.get("nbgrader", {}).get("grade_id"): cell for cell in notebook.cells} | {
+        cell.id: cell for cell in notebook.cells
+    }
+    for first in (None, notebook.cells[0].id):  # what stands right behind the title belongs behind the setup
+        ids.pop(first, None)
+    functions = {_function(cell): cell for cell in notebook.cells if _is_answer(cell)}
+    place = next(cell for cell in notebook.cells if cell.cell_type == "code")  # own cells come after the setup
+    answered, extra = set(), []
+    for cell in handed_in:
+        if cell.get("cell_type") != "code" or not cell.source.strip():
+            place = _known(cell, ids) or place
+            continue
+        known = _known(cell, ids) or functions.get(_function(cell))
+        if known is None:
+            extra.append((place, cell.source))
+        elif _is_answer(known):
+            if known.id in answered:
+                remarks.append(f"{_function(known)}: two cells, the last one counts")
+            answered.add(known.id)
+            known.source = cell.source
+        place = known or place
+    missing = [_function(cell) for cell in notebook.cells if _is_answer(cell) and cell.id not in answered]
+    remarks += [f"{name}: the cell is missing" for name in missing]
+    for before, source in reversed(extra):
+        where = next(number for number, cell in enumerate(notebook.cells) if cell is before)
+        notebook.cells.insert(where + 1, nbformat.v4.new_code_cell(source))
+    return notebook, remarks
+
+
+def _submission(student: str, entry: Path, released: NotebookNode, name: str, remarks: list[str]) -> Submission:
+    files = [entry] if entry.is_file() else [path for path in sorted(entry.rglob("*.ipynb")) if _is_own(path, entry)]
+    candidates, problems = [], []
+    for path in files[:50]:
+        try:
+            candidates.append((path, _cells(path)))
+        except ValueError as error:
+            problems.append(f"{path.name[:60]}: {error}")
+    if not candidates:
+        reason = "; ".join(problems) or "no notebook was handed in"
+        return Submission(student, None, (*remarks, reason))
+    ids = {cell.id for cell in released.cells if _is_answer(cell)}
+    own = {_function(cell) for cell in released.cells if _is_answer(cell)}
+
+    def fit(candidate: tuple[Path, list[NotebookNode]]) -> tuple:
+        path, cells = candidate
+        hits = sum(cell.get("id") in ids or _function(cell) in own for cell in cells)
+        return (path.stem == name and hits > 0, hits, path.stat().st_mtime, path.name)
+
+    path, cells = max(candidates, key=fit)
+    if not fit((path, cells))[1]:
+        return Submission(student, None, (*remarks, *problems, f"{path.name[:60]} is not this homework"))
+    if entry.is_dir() and path.stem != name:
+        remarks.append(f"the file was renamed to {path.name[:60]}")
+    if len(candidates) > 1:
+        remarks.append(f"{len(candidates)} notebooks, graded: {path.name[:60]}")
+    notebook, found = merged(released, cells)
+    return Submission(student, notebook, (*remarks, *problems, *found))
+
+
+def _cells(path: Path) -> list[NotebookNode]:
+    """The cells of a notebook; ValueError with the reason when it is none."""
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"larger than {_LARGEST // 1_000_000} MB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ids that are missing or double are dealt with here
+            notebook = nbformat.reads(path.read_bytes().decode("utf-8-sig"), as_version=4)
+        cells = list(notebook.cells)
+        for cell in cells:
+            cell.source = "".join(cell.source)
+            cell.metadata = cell.get("metadata", {})
+            cell.metadata.get("nbgrader", {}).get("grade_id")
+    except Exception as error:  # nbformat has many ways to stumble
+        raise ValueError(f"not a notebook ({type(error).__name__})") from None
+    return cells
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Whether a file really lies in the folder: no link leads out of it."""
+    inside = path.resolve().is_relative_to(folder.resolve()) and not path.is_symlink()
+    return inside and path.is_file() and ".ipynb_checkpoints" not in path.parts
+
+
+def _identity(name: str, taken: set[str]) -> tuple[str, list[str]]:
+    """A student's name as nbgrader, a file system and a table can bear it."""
+    student = re.sub(r"[^\w.@-]", "_", name).strip("._-@")[:60] or "student"
+    while student in taken:
+        student += "_2"
+    return student, [] if student == name else [f"handed in as {ascii(name)[:80]}"]
+
+
+def _known(cell: NotebookNode, ids: dict[str, NotebookNode]) -> NotebookNode | None:
+    return ids.get(cell.metadata.get("nbgrader", {}).get("grade_id")) or ids.get(cell.get("id"))
+
+
+def _is_answer(cell: NotebookNode) -> bool:
+    return cell.metadata.get("nbgrader", {}).get("solution", False)
+
+
+def _function(cell: NotebookNode) -> str | None:
+    """The first function that a cell defines."""
+    if cell.get("cell_type") != "code":
+        return None
+    try:
+        body = ast.parse(cell.source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        found = re.search(r"^def\s+(\w+)", cell.source, flags=re.MULTILINE)
+        return found[1] if found else None
+    return next((node.name for node in body if isinstance(node, ast.FunctionDef)), None)

@@ -1,0 +1,52 @@
+"""What every training of the course shares: its processes, its random numbers, its learning rate."""
+
+import math
+import os
+from functools import lru_cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lecturelib.errors import ArgumentError
+
+
+def join_processes(batch: int, device: str | torch.device | None = None) -> tuple[torch.device, int, int]:
+    """(device, rank, number of processes) of this process; meets the others where torchrun started several.
+
+    Raises `ArgumentError` where `batch` pictures cannot be shared out evenly.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if batch % world:
+        raise ArgumentError("the batch must divide by the number of processes", received=f"{batch} / {world}")
+    if device is None:
+        cuda = torch.cuda.is_available()
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    device = torch.device(device)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device, rank, world
+
+
+def draw(step: int, count: int, *, batch: int, seed: int) -> tuple[Tensor, torch.Generator]:
+    """The examples of a step among `count`, each once in a pass, and the random numbers for their crops.
+
+    They depend on the seed and on the step alone, so a resumed training is the uninterrupted one.
+    """
+    position = step * batch + torch.arange(batch)
+    this_pass = int(position[0]) // count
+    orders = [_shuffled(seed, this_pass + ahead, count) for ahead in range(2 + batch // count)]
+    indices = torch.cat(orders)[position - this_pass * count]
+    return indices, torch.Generator().manual_seed((seed + 1) * 1_000_003 + step)
+
+
+def warm_up_then_cosine(progress: float, warm_up: float) -> float:
+    """The share of the learning rate at `progress` in [0, 1]: a linear rise, then half a cosine down to zero."""
+    if progress < warm_up:
+        return (progress + 1e-3) / (warm_up + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, number: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + number))
