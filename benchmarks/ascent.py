@@ -1,6 +1,6 @@
 """Pictures of 16 channels of VGG-16's relu3_3, beside lucent and beside a plain loop.
 
-    python benchmarks/ascent.py --channels 16 --size 128 --steps 8 --rounds 3
+    python benchmarks/ascent.py --channels 16 --size 128 --steps 40 --rounds 1
 
 Every contender takes Adam steps on Fourier coefficients under random shifts, turns and sizes, from its own random
 start, on the same random weights (He et al., 2015). They take turns in one process, on one thread; the median of their
@@ -9,6 +9,8 @@ its documentation shows it: one channel after the other, the whole network on pi
 weights that collect gradients; "lucent, tuned" has one batch, the pictures' own size, and frozen weights. lucent is no
 dependency of the course (`pip install torch-lucent decorator` and a kornia of its time); where it does not run, a loop
 with the same settings, written by hand, stands in its place and says so.
+
+Ours also judges the picture without the random changes, eleven times in a climb: with very few steps that dominates.
 """
 
 import argparse
@@ -135,8 +137,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

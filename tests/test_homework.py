@@ -46,7 +46,10 @@ def points_of(notebook, capsys) -> tuple[float, str]:
 
 
 def eval_last(source: str, namespace: dict):
-    *lines, last = [line for line in source.split("\n") if not line.startswith("#")]
+    lines = [line for line in source.split("\n") if not line.startswith("#")]
+    if not lines:  # a hidden check, which is not handed out
+        return None
+    *lines, last = lines
     if not last.startswith("check("):
         exec(source, namespace)
         return None
@@ -291,7 +294,7 @@ def test_the_report_gives_the_reason_for_every_missing_point(graded):
         "deleted": "gram: the cell is missing",
         "broken": "not a notebook",
         "nothing": "no notebook",
-        "forger": "did not come to a verdict",
+        "forger": "not attempted",
         "HYPERLINK__x": "handed in as",
     }.items():
         assert words in said[student], (student, said[student])

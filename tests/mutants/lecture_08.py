@@ -110,15 +110,11 @@ def with_adam(model, layer, target, start, steps):
 @right("invert")
 def behind_a_sigmoid(model, layer, target, start, steps):
     z = torch.logit(start.clone()).requires_grad_()
-    optimizer = torch.optim.LBFGS([z], max_iter=steps, line_search_fn="strong_wolfe")
-
-    def closure():
+    optimizer = torch.optim.Adam([z], lr=0.2)
+    for _ in range(steps):
         optimizer.zero_grad()
-        loss = (model.activation(torch.sigmoid(z), layer) - target).square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+        (model.activation(torch.sigmoid(z), layer) - target).square().sum().backward()
+        optimizer.step()
     return torch.sigmoid(z).detach()
 
 
