@@ -33,7 +33,7 @@ SETTINGS = {
 }
 
 # The assertions have their own timeout, too short for a kernel that imports torch.
-expect.set_options(timeout=300_000)
+expect.set_options(timeout=120_000)
 
 
 def launch(playwright: Playwright) -> Browser:

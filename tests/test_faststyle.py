@@ -182,7 +182,7 @@ def test_the_shipped_network_paints_in_four_styles_that_differ():
 @pytest.mark.parametrize(
     ("style", "words"),
     [
-        ("nothing", "choose one of a, b, c"),
+        ("nothing", "Choose one of a, b, c"),
         (3, "0 to 2"),
         (-1, "0 to 2"),
         ([0.5, 0.5], "3 weights"),

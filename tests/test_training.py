@@ -320,7 +320,7 @@ def test_the_command_trains_and_releases_a_network_that_loads(folder, tmp_path, 
     with torch.no_grad():
         expected = network.eval()(normalized(images))
     torch.testing.assert_close(model(images), expected, atol=0.02 * expected.abs().max().item(), rtol=0.02)
-    assert facts["accuracy"].keys() == {"16", "64"} and [point["step"] for point in facts["curve"]] == [3]
+    assert facts["accuracy"].keys() == {"16", "64", "96"} and [point["step"] for point in facts["curve"]] == [3]
     assert all(top5 == 100 for at_size in facts["accuracy"].values() for _, top5 in at_size.values())  # of 3 classes
 
 

@@ -167,9 +167,15 @@ def test_two_processes_give_what_one_gives(folder, uninterrupted, tmp_path):
     process = start(folder, tmp_path / "run", 6, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     assert process.wait() == 0, process.stderr.read()
     process.stderr.close()
-    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
-    for name, value in uninterrupted["network"].items():
-        torch.testing.assert_close(state["network"][name], value, atol=2e-4, rtol=1e-3, msg=name)
+    two = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    # Compared by their pictures: a bias in front of a norm has no effect, its gradient is rounding noise, which Adam
+    # makes as large as any other.
+    paintings = []
+    for state in (two, uninterrupted):
+        network = StyleNetwork(styles=2, width=4, blocks=1)
+        network.load_state_dict(state["network"])
+        paintings.append(network(load_image("cat", size=32), 1).detach())
+    torch.testing.assert_close(*paintings, atol=2e-3, rtol=0)
 
 
 def test_a_style_is_added_by_its_own_rows_alone(folder, tmp_path):

@@ -48,6 +48,8 @@ def main(data: str, docs: str) -> None:
             y_label="cross-entropy with label smoothing",
         )
         figure.savefig(Path(docs) / f"{name}_curve.png", dpi=80)
+    for name, card in (("four_styles", _painter_card), ("mini_vgg_fc6", _generator_card)):
+        parts.append(card(name, json.loads((Path(data) / f"{name}.json").read_text(encoding="utf-8"))))
     (Path(docs) / "model_cards.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -80,6 +82,57 @@ def _card(name: str, card: dict) -> str:
             f"| step | pixels | {' | '.join(collections)} |",
             "|---" * (len(collections) + 2) + "|",
             *history,
+            "",
+        ]
+    )
+
+
+def _painter_card(name: str, card: dict) -> str:
+    recipe = card["recipe"]
+    history = [f"| {point['step']} | {point['held_out']:.3f} |" for point in card["curve"] if "held_out" in point]
+    return "\n".join(
+        [
+            f"\n## {name}\n",
+            f"SHA-256 `{card['sha256']}`. Paints in the styles {', '.join(recipe['styles'])}, which we drew"
+            f" ourselves.\n",
+            f"Trained for {recipe['steps']} steps of {recipe['batch']} crops of {recipe['pixels']} pixels from"
+            f" {recipe['photographs']} photographs (Caltech-101, and 500 of ImageNet's; the same terms as"
+            f" above), style"
+            f" pictures at {recipe['style_pixels']} pixels; Adam with a largest learning rate of"
+            f" {recipe['lr']:g}, cosine"
+            f" to 0; content {recipe['content_layer']}, style {', '.join(recipe['style_layers'])} of"
+            f" {recipe['network']}, style weight {recipe['style_weight']:g}. From step 1,000 on, the content"
+            f" loss was in"
+            " one unit for all photographs and long gradients were cut. Held out: the loss on four packaged"
+            " photographs.\n",
+            "| step | held-out loss |\n|---|---|",
+            *history[4::5],
+            "",
+        ]
+    )
+
+
+def _generator_card(name: str, card: dict) -> str:
+    rows = [
+        f"| {where} | {found['image']:.3f} ({found['grey image']:.3f}) | {found['code']:.2f}"
+        f" ({found['grey code']:.2f}) |"
+        f" {found['same answer']:.0f} % |"
+        for where, found in card["measured"].items()
+    ]
+    recipe, steps = card["recipe"], card["steps"]
+    return "\n".join(
+        [
+            f"\n## {name}\n",
+            f"SHA-256 `{card['sha256']}`. Draws a picture of {recipe['pixels']} pixels from the fc6 code of"
+            f" {recipe['network']}. Only {steps} steps of {recipe['batch']} photographs, about"
+            f" {steps * recipe['batch'] / card['photographs']:.2f} passes, the first 200 of them on the codes"
+            f" of earlier"
+            " weights: it draws colors and layout, not details. Trained longer, by the same command, it would"
+            " draw more.\n",
+            "| photographs that were held out | mean absolute error of the image (of a grey one) | relative"
+            " error of the"
+            " code (of a grey one's) | the network answers as for the photograph |\n|---|---|---|---|",
+            *rows,
             "",
         ]
     )
