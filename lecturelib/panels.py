@@ -238,8 +238,8 @@ def blend_panel(painter: StyleNetwork, names: Sequence[str]) -> Panel:
     return panel(
         draw,
         photo=picker,
-        right=slider(f"{corners[0]} - {corners[1]}", 0.5, 0.0, 1.0, 0.05),
-        down=slider(f"to {corners[2]} - {corners[3]}", 0.0, 0.0, 1.0, 0.05),
+        right=slider("To the right", 0.5, 0.0, 1.0, 0.05),
+        down=slider("Down", 0.0, 0.0, 1.0, 0.05),
     )
 
 
