@@ -37,7 +37,7 @@ lab: install
 	    notebooks/00_start_here.ipynb
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: install
 	$(BIN)/ruff check .
