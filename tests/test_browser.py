@@ -144,7 +144,7 @@ def _set(control: Locator, value: str) -> None:
 
 def _move(panel: Locator, control: Locator) -> None:
     """Every state of a control; the picture must change on the way, unless there is only one state."""
-    pictures, values = {_picture(panel)}, _values(control)
+    pictures, values, first = {_picture(panel)}, _values(control), _field(control).input_value()
     for value in values:
         before = _picture(panel)
         if _field(control).input_value() != value:
@@ -152,6 +152,10 @@ def _move(panel: Locator, control: Locator) -> None:
             pictures.add(_answer(panel, before))
     name = _name(_field(control))
     assert len(pictures) > 1 or len(values) == 1, f"{name} changes nothing"
+    if _field(control).input_value() != first:  # without style, for example, the size of the style changes nothing
+        before = _picture(panel)
+        _set(control, first)
+        _answer(panel, before)
     if control.locator("datalist").count():
         before = _picture(panel)
         _set(control, "no such name")
