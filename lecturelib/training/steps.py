@@ -28,6 +28,13 @@ def join_processes(batch: int, device: str | torch.device | None = None) -> tupl
     return device, rank, world
 
 
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether `device` multiplies 16-bit floats natively; elsewhere mixed precision costs time instead of saving it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def draw(step: int, count: int, *, batch: int, seed: int) -> tuple[Tensor, torch.Generator]:
     """The examples of a step among `count`, each once in a pass, and the random numbers for their crops.
 
