@@ -119,16 +119,17 @@ def _generator_card(name: str, card: dict) -> str:
         f" {found['same answer']:.0f} % |"
         for where, found in card["measured"].items()
     ]
-    recipe, steps = card["recipe"], card["steps"]
+    recipe, steps = card["recipe"], card["curve"][-1]["step"]
+    passes = steps * recipe["batch"] / card["photographs"]
+    critic = f"a discriminator, weight {recipe['adversarial']:g}, after {recipe['alone']:.0%} of the steps"
     return "\n".join(
         [
             f"\n## {name}\n",
             f"SHA-256 `{card['sha256']}`. Draws a picture of {recipe['pixels']} pixels from the fc6 code of"
-            f" {recipe['network']}. Only {steps} steps of {recipe['batch']} photographs, about"
-            f" {steps * recipe['batch'] / card['photographs']:.2f} passes, the first 200 of them on the codes"
-            f" of earlier"
-            " weights: it draws colors and layout, not details. Trained longer, by the same command, it would"
-            " draw more.\n",
+            f" {recipe['network']}. {steps} steps of {recipe['batch']} photographs ({passes:.1f} passes over"
+            f" {card['photographs']}); Adam with a largest learning rate of {recipe['lr']:g}, cosine to 0; weights of"
+            f" the losses: image {recipe['image']:g}, features {recipe['feature']:g}, code {recipe['code']:g};"
+            f" {critic if recipe['adversarial'] else 'no discriminator'}.\n",
             "| photographs that were held out | mean absolute error of the image (of a grey one) | relative"
             " error of the"
             " code (of a grey one's) | the network answers as for the photograph |\n|---|---|---|---|",

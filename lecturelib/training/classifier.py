@@ -29,7 +29,7 @@ from lecturelib.errors import ArgumentError
 from lecturelib.networks import EMBEDDED, fold_batch_norm, normalized
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
-from lecturelib.training.steps import bfloat16_is_fast, draw, join_processes, warm_up_then_cosine
+from lecturelib.training.steps import draw, join_processes, mixed_precision, warm_up_then_cosine
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _step(
     network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe
 ) -> float:
     network.train()
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16_is_fast(images.device)):
+    with mixed_precision(images.device):
         logits = network(normalized(images).contiguous(memory_format=torch.channels_last))
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad()

@@ -28,7 +28,7 @@ from lecturelib.models import Model, load_model
 from lecturelib.networks import fold_batch_norm
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, read_photographs
-from lecturelib.training.steps import draw, join_processes, warm_up_then_cosine
+from lecturelib.training.steps import draw, join_processes, mixed_precision, warm_up_then_cosine
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ def inversion_losses(model: Model, drawn: Tensor, images: Tensor, wanted: dict[s
     difference; the others are squared distances relative to the squared length, ||a - b||^2 / ||b||^2.
     """
     found = model.activations(drawn, list(wanted))
-    distances = [(found[layer] - wanted[layer]).square().sum() / wanted[layer].square().sum() for layer in wanted]
+    pairs = [(found[layer].float(), wanted[layer].float()) for layer in wanted]
+    distances = [(here - there).square().sum() / there.square().sum() for here, there in pairs]
     return {"image": (drawn - images).abs().mean(), "feature": sum(distances[:-1]), "code": distances[-1]}
 
 
@@ -265,26 +266,33 @@ def _step(
 ) -> dict[str, float]:
     """One step of the generator and, `with_critic`, one of the discriminator (hinge loss)."""
     generator, critic = networks
-    with torch.no_grad():
-        wanted = model.activations(images, [*recipe.features, model.code_layer])
     generator.train()
-    drawn = generator(wanted[model.code_layer])
-    losses = inversion_losses(model, drawn, images, wanted)
+    with mixed_precision(images.device):
+        with torch.no_grad():
+            wanted = model.activations(images, [*recipe.features, model.code_layer])
+        drawn = generator(wanted[model.code_layer]).float()
+        losses = inversion_losses(model, drawn, images, wanted)
     total = recipe.image * losses["image"] + recipe.feature * losses["feature"] + recipe.code * losses["code"]
     if with_critic:
         critic.requires_grad_(False)
-        losses["adversarial"] = -critic(drawn).mean()
+        losses["adversarial"] = -_judged(critic, drawn).mean()
         total = total + recipe.adversarial * losses["adversarial"]
         critic.requires_grad_(True)
     optimizers[0].zero_grad()
     total.backward()
     optimizers[0].step()
     if with_critic:
-        losses["critic"] = F.relu(1 - critic(images)).mean() + F.relu(1 + critic(drawn.detach())).mean()
+        real, fake = _judged(critic, images), _judged(critic, drawn.detach())
+        losses["critic"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         optimizers[1].zero_grad()
         losses["critic"].backward()
         optimizers[1].step()
     return {name: value.item() for name, value in losses.items()}
+
+
+def _judged(critic: nn.Module, images: Tensor) -> Tensor:
+    with mixed_precision(images.device):
+        return critic(images).float()
 
 
 def _mirrored(photographs: Photographs, recipe: Recipe, step: int) -> Tensor:

@@ -35,6 +35,11 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Inside it layers compute in bfloat16 where that is fast. Weights, losses and steps stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_is_fast(device))
+
+
 def draw(step: int, count: int, *, batch: int, seed: int) -> tuple[Tensor, torch.Generator]:
     """The examples of a step among `count`, each once in a pass, and the random numbers for their crops.
 
