@@ -182,7 +182,13 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", metavar="PIXELS:PASSES", default=["40:16", "48:10", "64:8", "96:6"])
     parser.add_argument("--lr", type=float, default=Recipe.lr, help="largest learning rate")
     parser.add_argument("--weights", metavar="CHECKPOINT", help="begin with the weights of an earlier run")
-    parser.add_argument("--stored", type=int, default=96, help="pixels at which photographs are kept in memory")
+    parser.add_argument(
+        "--stored",
+        type=int,
+        default=64,
+        help="pixels at which photographs are kept in memory; not more than the smallest have, or the network learns "
+        "to tell collections apart by their sharpness",
+    )
     parser.add_argument("--stop-after", type=int, help="stop at this step, for tests")
     arguments = parser.parse_args()
 
