@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lecturelib.checks.answers import Answer, Printed
-from lecturelib.checks.cases import ARCHITECTURES, Case, own_randomness
+from lecturelib.checks.cases import ARCHITECTURES, Case, own_world
 from lecturelib.checks.limits import TookTooLongError, time_limit
 from lecturelib.checks.verdicts import NOT_ATTEMPTED, RIGHT, TOO_LONG, WRONG, FindingError, Verdict
 from lecturelib.errors import nearest
@@ -94,7 +94,7 @@ def _judged(
     seconds: float,
 ) -> Verdict:
     try:
-        with own_randomness(seed), time_limit(seconds):
+        with own_world(seed), time_limit(seconds):
             if not callable(function):
                 raise FindingError(WRONG, f"`{name}` is a {type(function).__name__} and no function.")
             answer = Answer(function, printed)
