@@ -166,6 +166,19 @@ def test_hostile_answers_get_a_verdict_and_no_points(name, capfd):
     assert capfd.readouterr().out == ""
 
 
+def forks(features):
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    return gram(features)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_process_that_the_answer_started_may_exit():
+    assert verdict(forks).right
+
+
 @pytest.mark.parametrize("value", [None, 3, "gram", torch.zeros(3)])
 def test_what_is_no_function_is_wrong(value):
     assert verdict(value).kind == WRONG

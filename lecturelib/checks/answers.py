@@ -5,7 +5,6 @@ import dis
 import io
 import linecache
 import os
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -80,14 +79,21 @@ class Printed(io.StringIO):
 
 @contextmanager
 def _contained(printed: io.StringIO) -> Iterator[None]:
-    """Prints, warnings, the mode of autograd and the end of the process end here."""
+    """Prints, warnings, the mode of autograd and `os._exit` end here."""
+    process, leave = os.getpid(), os._exit
+
+    def exit_(status: int) -> None:
+        if os.getpid() == process:
+            raise SystemExit(status)  # this process still has to give the verdict
+        leave(status)  # a fork, such as a worker of a DataLoader, may go
+
     with (
         redirect_stdout(printed),
         redirect_stderr(printed),
         warnings.catch_warnings(),
         torch.enable_grad(),
         torch.inference_mode(False),
-        patch.object(os, "_exit", sys.exit),
+        patch.object(os, "_exit", exit_),
     ):
         warnings.simplefilter("ignore")
         yield
