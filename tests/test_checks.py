@@ -60,6 +60,10 @@ def test_a_stub_is_not_attempted(function):
     assert verdict(function).kind == NOT_ATTEMPTED
 
 
+def test_a_constant_is_an_attempt():
+    assert verdict(HOSTILE["a constant"]).kind == WRONG
+
+
 def test_wrong_with_a_diagnosis():
     found = verdict(lambda features: gram(features) / features.shape[1])
     assert found.kind == WRONG
@@ -140,6 +144,7 @@ HOSTILE = {
     "memory": lambda features: torch.zeros(10**13),
     "generator": lambda features: (row for row in features),
     "its own argument's class": lambda features: type(features),
+    "a constant": lambda features: 1.0,
     "an object without comparison": lambda features: object(),
     "a string": lambda features: "G",
     "None": lambda features: print("done"),

@@ -20,7 +20,7 @@ from lecturelib.checks.limits import TookTooLongError
 from lecturelib.checks.verdicts import NOT_ATTEMPTED, RAISED, FindingError, wrong
 from lecturelib.models import Model
 
-_NOTHING = {"RESUME", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "POP_TOP", "NOP", "CACHE"}
+_NOTHING = {"RESUME", "RETURN_VALUE", "POP_TOP", "NOP", "CACHE"}
 _PRINTED = 2000  # characters of what the student's code prints that are kept
 _MEANINGS = {  # part of an error of torch: what it means here
     "does not require grad and does not have a grad_fn": "The number has no history: begin with a copy of the input, "
@@ -39,7 +39,7 @@ class Answer:
     def __init__(self, function: Callable, printed: io.StringIO):
         self.function, self.printed = function, printed
         code = getattr(function, "__code__", None)
-        if code is not None and {step.opname for step in dis.get_instructions(code)} <= _NOTHING:
+        if code is not None and all(_does_nothing(step) for step in dis.get_instructions(code)):
             raise FindingError(NOT_ATTEMPTED, "Write the function and run its cell, then run this one again.")
 
     def __call__(self, *arguments: object) -> object:
@@ -65,6 +65,10 @@ class Answer:
         except (TypeError, ValueError):
             names = []
         return f"`{names[place]}`" if place < len(names) else f"argument {place + 1}"
+
+
+def _does_nothing(step: dis.Instruction) -> bool:
+    return step.opname in _NOTHING or (step.opname in {"LOAD_CONST", "RETURN_CONST"} and step.argval is None)
 
 
 class Printed(io.StringIO):
