@@ -167,7 +167,7 @@ def _told(error: BaseException, function: Callable) -> str:
     """The error and the last line of the student's own code on the way to it."""
     kind = type(error).__name__
     text = " ".join(str(error).split())
-    message = f"{kind}: {text[:200]}{' ...' * (len(text) > 200)}" if text else kind
+    message = f"{kind}: {text[:140]}{' ...' * (len(text) > 140)}" if text else kind
     message += next((f". {meaning}" for part, meaning in _MEANINGS.items() if part in text), "")
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
     own = [(frame, line) for frame, line in _frames(error) if frame.f_code.co_filename == file]
