@@ -42,12 +42,13 @@ METADATA = {
 
 
 def source_notebook(name: str, text: str, *, hints: bool = True, solutions: bool = True) -> NotebookNode:
-    """The instructor's notebook of a lecture, which has the name of the lesson, from its text."""
+    """The instructor's notebook of a lecture, from its text; name: begins with the lecture's number."""
     head, *exercises = re.split(r"^## ", text, flags=re.MULTILINE)
     title, _, introduction = head.strip().partition("\n")
-    lesson = f"The lesson is [notebook {name[:2]}](../../../notebooks/{name}.ipynb)."
+    (lesson,) = (path.name for path in HERE.parent.glob(f"notebooks/{name[:2]}_*.ipynb"))
+    link = f"The lesson is [notebook {name[:2]}](../../../notebooks/{lesson})."
     cells = [
-        _text("title", f"{title}\n\n{introduction.strip()} {lesson}\n\n{HOW}"),
+        _text("title", f"{title}\n\n{introduction.strip()} {link}\n\n{HOW}"),
         _code("setup", SETUP, locked=True),
     ]
     for exercise in exercises:

@@ -11,6 +11,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from mutation_bank import BANK
 
 from lecturelib.checks import EXERCISES, check, judge
 from lecturelib.checks.cases import ARCHITECTURES, Case
@@ -57,6 +58,10 @@ def test_right():
 @pytest.mark.parametrize("function", [stub, stub_of_the_notebook, documented_stub])
 def test_a_stub_is_not_attempted(function):
     assert verdict(function).kind == NOT_ATTEMPTED
+
+
+def test_a_constant_is_an_attempt():
+    assert verdict(HOSTILE["a constant"]).kind == WRONG
 
 
 def test_wrong_with_a_diagnosis():
@@ -134,17 +139,21 @@ def recursive(features):
 
 HOSTILE = {
     "exits": lambda features: sys.exit(3),
+    "ends the process": lambda features: os._exit(3),
     "recursion": recursive,
     "memory": lambda features: torch.zeros(10**13),
     "generator": lambda features: (row for row in features),
     "its own argument's class": lambda features: type(features),
+    "a constant": lambda features: 1.0,
     "an object without comparison": lambda features: object(),
     "a string": lambda features: "G",
     "None": lambda features: print("done"),
     "nan": lambda features: gram(features) * float("nan"),
     "empty": lambda features: torch.zeros(0),
     "ragged": lambda features: [[1], [2, 3]],
-    "complex": lambda features: gram(features) * 1j,
+    "complex": lambda features: gram(features) + 1j,
+    "values and indices": lambda features: gram(features).max(dim=2),
+    "not implemented in torch": lambda features: torch.nn.functional.pad(features, (1,) * 8, mode="reflect"),
     "huge print": lambda features: print("x" * 10**6),
     "interrupt": lambda features: (_ for _ in ()).throw(KeyboardInterrupt),
     "too few arguments": lambda: None,
@@ -160,6 +169,19 @@ def test_hostile_answers_get_a_verdict_and_no_points(name, capfd):
     assert not found.right
     assert len(str(found)) < 500
     assert capfd.readouterr().out == ""
+
+
+def forks(features):
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    return gram(features)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_process_that_the_answer_started_may_exit():
+    assert verdict(forks).right
 
 
 @pytest.mark.parametrize("value", [None, 3, "gram", torch.zeros(3)])
@@ -186,6 +208,7 @@ def changes_everything(features):
     torch.set_grad_enabled(False)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
     print("noise", file=sys.stderr)
     return gram(features)
 
@@ -199,6 +222,59 @@ def test_a_check_leaves_the_students_world_as_it_was(capfd):
     assert before[2:] == after[2:]
     assert torch.is_grad_enabled()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["gram", "dream_score", "saliency", "tv_beta"])
+def test_the_modes_of_the_students_session_do_not_matter(name):
+    solved = next(entry.function for entry in BANK if entry.exercise == name and entry.expected is None)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            assert judge(name, solved).right
+            assert not torch.is_grad_enabled()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def draws(features):
+    return gram(features) * (1 + random.random() + np.random.rand())  # noqa: NPY002
+
+
+def test_an_answer_that_draws_numbers_gets_the_same_verdict_again():
+    assert str(verdict(draws)) == str(verdict(draws))
+
+
+def test_an_error_of_torch_is_no_stub():
+    found = verdict(HOSTILE["not implemented in torch"])
+    assert found.kind == RAISED
+    assert "pad" in found.text
+
+
+def without_gradients(model, images, y):
+    return torch.autograd.grad(model(images)[range(len(y)), y].sum(), images)[0].abs().amax(1)
+
+
+def test_a_well_known_error_of_torch_is_explained():
+    assert "begin with a copy of the input" in judge("saliency", without_gradients).text
+
+
+def settings_changed(network, name, x):
+    for layer in network:
+        layer.inplace = False
+    return torch.nn.Sequential(*network[: list(dict(network.named_children())).index(name) + 1])(x)
+
+
+def layers_replaced(network, name, x):
+    network.relu1 = torch.nn.ReLU()
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "words"), [(settings_changed, "setting of a layer"), (layers_replaced, "replaced")]
+)
+def test_a_change_of_the_network_is_found_and_named(function, words):
+    assert words in judge("capture", function).text
 
 
 def test_a_change_of_the_argument_is_found_and_named():

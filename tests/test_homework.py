@@ -5,6 +5,8 @@ import importlib.util
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -58,12 +60,12 @@ def eval_last(source: str, namespace: dict):
 
 
 def test_every_lecture_has_its_homework_and_every_exercise_its_place():
-    assert [int(name[:2]) for name in NAMES] == list(range(1, 12))
+    assert {int(name[:2]) for name in NAMES} == set(range(1, 12))
     asked = [re.findall(r"^def (\w+)", "\n".join(code_of(notebook_of("source", name))), flags=re.M) for name in NAMES]
     for name, exercises in zip(NAMES, asked, strict=True):
         assert 3 <= len(exercises) <= 5
         assert {EXERCISES[exercise].lecture for exercise in exercises} == {int(name[:2])}
-    assert sorted(exercise for exercises in asked for exercise in exercises) == sorted(EXERCISES)
+    assert {exercise for exercises in asked for exercise in exercises} == EXERCISES.keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,6 +102,48 @@ def test_what_was_released_never_changes(tmp_path):
     with pytest.raises(SystemExit, match="was released"):
         make.make(tmp_path, names=["09_texture"], solutions=False)
     assert (tmp_path / "release/09_texture/09_texture.ipynb").read_bytes() == before
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=someone", "-c", "user.email=someone@example.org")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("rule", ["plain git pull", "nbgitpuller"])
+def test_an_update_of_the_course_keeps_what_a_student_wrote(rule, tmp_path, monkeypatch):
+    course, student, name = tmp_path / "course", tmp_path / "student", "09_texture"
+    for folder in ("text", "source", "release"):
+        shutil.copytree(COURSE / folder, course / "homework" / folder)
+    (course / "notebooks").mkdir()
+    (course / "notebooks" / f"{name}.ipynb").write_text("{}")
+    for file in ("nbgrader_config.py", "released.json"):
+        shutil.copy(COURSE / file, course / "homework")
+    _git(course, "init", "-q", "-b", "main")
+    _git(course, "add", ".")
+    _git(course, "commit", "-q", "-m", "course")
+    _git(tmp_path, "clone", "-q", "course", "student")
+    mine = student / "homework" / "release" / name / f"{name}.ipynb"
+    nbformat.write(_answered(name, (RIGHT_GRAM, None, None)), mine)
+    written = mine.read_bytes()
+
+    monkeypatch.setattr(make, "HERE", course / "homework")
+    text = course / "homework" / "text" / f"{name}.md"
+    corrected = text.read_text(encoding="utf-8").replace("one position", "one place")
+    text.write_text(corrected, encoding="utf-8")
+    with pytest.raises(SystemExit, match="was released"):
+        make.make(course / "homework", names=[name])
+    text.rename(text.with_name(f"{name}_b.md"))
+    make.make(course / "homework", names=[f"{name}_b"])
+    _git(course, "add", ".")
+    _git(course, "commit", "-q", "-m", "corrected")
+
+    if rule == "nbgitpuller":  # commits everything, then merges, and the student's side wins
+        _git(student, "commit", "-q", "--all", "-m", "automatic")
+    _git(student, "pull", "-q", "--no-rebase", "--strategy-option", "ours")
+    assert mine.read_bytes() == written
+    new = nbformat.read(student / "homework" / "release" / f"{name}_b" / f"{name}_b.ipynb", as_version=4)
+    assert "one place" in str(new)
+    assert "notebooks/09_texture.ipynb" in new.cells[0].source
 
 
 def test_nothing_leaks_into_what_a_graded_class_receives(tmp_path):
@@ -154,6 +198,13 @@ def test_collecting_reads_whatever_was_handed_in(tmp_path):
         "list/09_texture.ipynb": "[1, 2]",
         "other/04_saliency.ipynb": nbformat.writes(notebook_of("release", "04_saliency")),
         "+cmd|'x'!A1.ipynb": good,
+        "two.ipynb": good,
+        "TWO/09_texture.ipynb": good,
+        "odd-ids/09_texture.ipynb": good.replace('"grade_id": "gram-answer"', '"grade_id": ["gram"]'),
+        "lists-for-ids/09_texture.ipynb": good.replace('"id": "gram-answer"', '"id": ["gram"]'),
+        "zipped.zip": "PK",
+        "zip-inside/homework.zip": "PK",
+        "many/09_texture.ipynb": good,
         "../outside/09_texture.ipynb": good,
     }
     for file, text in files.items():
@@ -162,15 +213,28 @@ def test_collecting_reads_whatever_was_handed_in(tmp_path):
     (inbox / "nothing").mkdir()
     (inbox / "link").mkdir()
     os.symlink(tmp_path / "outside" / "09_texture.ipynb", inbox / "link" / "09_texture.ipynb")
+    os.symlink(tmp_path / "outside", inbox / "linked")
+    for number in range(60):
+        (inbox / "many" / f"{number}.ipynb").write_text("{}")
     (inbox / "huge").mkdir()
     (inbox / "huge" / "09_texture.ipynb").write_bytes(b" " * 21_000_000)
     rows = {row.student: row for row in collect(inbox, notebook_of("release", "09_texture"), "09_texture")}
     graded = {student for student, row in rows.items() if row.notebook is not None}
-    assert graded == {"with-bom", "renamed", "two", "cmd__x__A1"}
-    assert len(rows) == 11
-    assert "renamed to My homework" in " ".join(rows["renamed"].remarks)
-    assert "2 notebooks" in " ".join(rows["two"].remarks)
-    assert all(row.remarks for student, row in rows.items() if student not in {"with-bom"})
+    assert graded == {"with-bom", "renamed", "TWO", "two_2", "two_2_2", "cmd__x__A1", "odd-ids", "many"}
+    assert len(rows) == len(list(inbox.iterdir())) == 19
+    for student, words in {
+        "renamed": "renamed to My homework",
+        "two_2": "handed in as 'two'; 2 notebooks, graded: 09_texture.ipynb",
+        "two_2_2": "handed in as 'two'",
+        "zipped": "only zipped.zip",
+        "zip-inside": "only homework.zip",
+        "link": "no notebook was handed in",
+        "linked": "a link",
+        "huge": "larger than",
+        "many": "graded: 09_texture.ipynb",
+    }.items():
+        assert words in "; ".join(rows[student].remarks), student
+    assert all(row.remarks for student, row in rows.items() if student not in {"with-bom", "TWO", "odd-ids"})
 
 
 ENDLESS = "while True:\n        pass"
@@ -189,7 +253,7 @@ ANSWERS = {  # student -> bodies of gram, style_energy, min_error_cut; None leav
     "wrong": ("f = features.flatten(2)\n    return f @ f.transpose(1, 2)", "return 0.0", "return error.argmin(dim=1)"),
     "endless": (RIGHT_GRAM, ENDLESS, None),
     "deaf": (DEAF, RIGHT_ENERGY, None),
-    "crashing": ("import os\n    os._exit(1)", RIGHT_ENERGY, "raise KeyError('row')"),
+    "crashing": ("import os\n    os.kill(os.getpid(), 9)", RIGHT_ENERGY, "raise KeyError('row')"),
     "syntax": ("return (((", RIGHT_ENERGY, None),
     "hungry": ("return torch.zeros(10**11)", RIGHT_ENERGY, "print('x' * 10**7)\n    return bytearray(10**11)"),
 }

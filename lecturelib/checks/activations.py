@@ -66,6 +66,7 @@ def receptive_field(answer: Answer, case: Case) -> None:
                 torch.tensor([1 + sum(kernel - 1 for kernel, _ in layers), strides[-1]])
             ),
             "Begin with a field of 1 pixel.": torch.tensor([sizes[-1] - 1, strides[-1]]),
+            "The size comes first, then the stride.": right.flip(0),
             "Strides multiply; you added them.": torch.tensor([sizes[-1], sum(stride for _, stride in layers)]),
             "The stride is that of the last layer only; wanted: the product of all.": torch.tensor(
                 [sizes[-1], layers[-1][1]]
@@ -120,6 +121,7 @@ def selectivity(answer: Answer, case: Case) -> None:
     mistakes = {
         "r is the mean of the other classes' means; you took the mean over all other images.": index(other_images),
         "r leaves out the best class; you took all classes.": index(means.mean(dim=0)),
+        "r is the mean of the K - 1 other classes; you divided by K.": index((means.sum(dim=0) - best) / 4),
         "r is the mean of the others; you took the second best.": index(means.sort(dim=0).values[-2]),
         "r is the mean of the others; you took the smallest.": index(means.amin(dim=0)),
         "Divide by m + r: without it the index grows with the activation.": best - rest,

@@ -1,5 +1,6 @@
 """Checks of lecture 06: small changes that turn a network's answer."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,34 +13,42 @@ from lecturelib.checks.comparing import as_tensor, compare, require
 from lecturelib.checks.exercises import exercise
 from lecturelib.checks.saliency import gradient
 from lecturelib.models import Model
-from lecturelib.oracles import LinearNet
+from lecturelib.oracles import AdditiveNet, LinearNet
+
+_STEPS = 40
 
 
 @exercise(6)
 def fool(answer: Answer, case: Case) -> None:
     """`fool(model, x, target, lr, steps)`: steps of length lr up the target's score until the model answers with it."""
-    for network in (LinearNet(case.generator), case.network()):
-        model, image = case.model(network), 0.3 + 0.4 * case.rand(1, 3, 8, 8)
+    for network in (AdditiveNet(case.generator, side=8, classes=5), case.network()):
+        model, image = case.model(network), case.rand(1, 3, 8, 8)
         order = model(image)[0].argsort(descending=True)
         target, winner = int(order[2]), int(order[0])
         _judge_first_step(answer, model, image, target)
         same = as_tensor(answer(model, image, winner, 0.3, 5), image.shape)
         require(torch.equal(same, image), "The model answers with the target already: then the picture stays as it is.")
-        steps = _steps_needed(model, image, target, 0.25)
-        if steps is None:
-            continue
-        got = as_tensor(answer(model, image, target, 0.25, steps + 20), image.shape)
-        require(got.shape == image.shape, f"The picture has shape {tuple(got.shape)}; wanted: {tuple(image.shape)}.")
-        answered = model(got).argmax().item()
-        require(answered == target, f"The model answers with class {answered}; the target was {target}.")
-        length = (got - image).norm().item()
-        require(length <= 0.25 * steps + 1e-3, "You went on after the model was fooled: stop at the first success.")
+        walk = partial(_fooled, model, image, target, 0.2)
+        mistakes = {
+            "The gradients of earlier steps add up in .grad: empty it, x.grad = None, before every step.": partial(
+                walk, add_up=True
+            ),
+            "You clipped to [0, 1]; here the picture is not clipped.": partial(walk, clip=True),
+            "You clipped to [0, 1] at the end; here the picture is not clipped.": lambda walk=walk: walk().clamp(0, 1),
+            "You went on after the model was fooled: stop at the first success.": partial(walk, extra=1),
+            "You went on after the model was fooled, to the last step: stop at the first success.": partial(
+                walk, extra=_STEPS
+            ),
+            "Every step begins at x again: go on from the moved picture.": lambda walk=walk: walk(steps=1),
+        }
+        compare(answer(model, image, target, 0.2, _STEPS), walk(), mistakes, what="the picture")
 
 
 def _judge_first_step(answer: Answer, model: Model, image: Tensor, target: int) -> None:
     slope = gradient(model, image, lambda logits: logits[0, target])
     entropy = gradient(model, image, lambda logits: F.cross_entropy(logits, torch.tensor([target])))
     chance = gradient(model, image, lambda logits: logits.softmax(dim=1)[0, target])
+    away = gradient(model, image, lambda logits: logits[0].max())
     unit = slope / slope.norm()
     lr = 0.02
     mistakes = {
@@ -52,24 +61,38 @@ def _judge_first_step(answer: Answer, model: Model, image: Tensor, target: int) 
         "You climbed the probability; wanted: the score before the softmax.": lr * chance / chance.norm(),
         "You divided by the largest entry; wanted: by the L2 norm.": lr * slope / slope.abs().max(),
         "You divided by the L1 norm; wanted: by the L2 norm.": lr * slope / slope.abs().sum(),
+        "You went down the score of the model's answer; wanted: up the target's score.": -lr * away / away.norm(),
+        "You took more than `steps` steps.": lambda: _fooled(model, image, target, lr, steps=1000) - image,
+        "You clipped to [0, 1]; here the picture is not clipped.": (image + lr * unit).clamp(0, 1) - image,
         "You did not move.": torch.zeros_like(slope),
     }
     step = as_tensor(answer(model, image, target, lr, 1), image.shape) - image
     compare(step, lr * unit, mistakes, what="the first step")
 
 
-@torch.no_grad()
-def _steps_needed(model: Model, image: Tensor, target: int, lr: float) -> int | None:
-    """How many steps the right answer takes; None when they leave [0, 1] or do not lead there."""
-    for step in range(60):
+def _fooled(
+    model: Model,
+    image: Tensor,
+    target: int,
+    lr: float,
+    *,
+    steps: int = _STEPS,
+    add_up: bool = False,
+    clip: bool = False,
+    extra: int = 0,
+) -> Tensor:
+    """The picture after at most `steps` steps; the options are the ways to get it wrong."""
+    total = torch.zeros_like(image)
+    for _ in range(steps):
         if model(image).argmax().item() == target:
-            return step
-        with torch.enable_grad():
-            slope = gradient(model, image, lambda logits: logits[0, target])
-        image = image + lr * slope / slope.norm()
-        if image.min() < 0 or image.max() > 1:
-            return None
-    return None
+            extra -= 1
+            if extra < 0:
+                break
+        slope = gradient(model, image, lambda logits: logits[0, target])
+        total = total + slope if add_up else slope
+        image = image + lr * total / total.norm()
+        image = image.clamp(0, 1) if clip else image
+    return image
 
 
 @exercise(6)
@@ -80,11 +103,22 @@ def fgsm(answer: Answer, case: Case) -> None:
         images[:, :, 0] = case.labels(8, 2).float()  # black and white pixels: there the step meets the border
         slope = gradient(model, images, lambda logits, y=labels: F.cross_entropy(logits, y, reduction="sum"))
         right = (images + epsilon * slope.sign()).clamp(0, 1)
+        twice = gradient(model, images, lambda logits, y=labels: F.cross_entropy(logits.softmax(dim=1), y))
+        score = gradient(model, images, lambda logits, y=labels: logits.gather(1, y[:, None]).sum())
+        own = gradient(model, images, lambda logits: F.cross_entropy(logits, logits.argmax(dim=1)))
         unit = slope / slope.flatten(1).norm(dim=1)[:, None, None, None]
         mistakes = {
             "The picture leaves [0, 1]: clip it.": images + epsilon * slope.sign(),
             "The step goes the wrong way: climb the cross-entropy of y.": (images - epsilon * slope.sign()).clamp(0, 1),
             "The sign is missing: you added the gradient itself.": (images + epsilon * slope).clamp(0, 1),
+            "F.cross_entropy takes the logits: no softmax before it.": (images + epsilon * twice.sign()).clamp(0, 1),
+            "You went down the score of y; wanted: up the cross-entropy.": (images - epsilon * score.sign()).clamp(
+                0, 1
+            ),
+            "You climbed the score of y: that makes the model surer of it.": (images + epsilon * score.sign()).clamp(
+                0, 1
+            ),
+            "You took the model's own answers; wanted: the classes y.": (images + epsilon * own.sign()).clamp(0, 1),
             "You took the gradient of the mean over the batch, without its sign.": (images + epsilon * slope / 2).clamp(
                 0, 1
             ),
@@ -117,6 +151,10 @@ def pgd(answer: Answer, case: Case) -> None:
         "Every step begins at x again: go on from the moved picture.": (
             images + (attack(steps=1) - images).clamp(-epsilon, epsilon)
         ).clamp(0, 1),
+        "You took every gradient at x; wanted: at the moved picture.": partial(attack, still=True),
+        "F.cross_entropy takes the logits: no softmax before it.": partial(
+            attack, read=lambda logits: logits.softmax(1)
+        ),
         "You took one step too many.": partial(attack, steps=steps + 1),
         "You took one step too few.": partial(attack, steps=steps - 1),
         "You took steps of size eps; wanted: lr.": partial(attack, lr=epsilon),
@@ -142,12 +180,16 @@ def _attacked(
     ball: bool = True,
     box: bool = True,
     moving: bool = False,
+    still: bool = False,
     signed: bool = True,
     sign: float = 1.0,
+    read: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Tensor:
+    """The pictures after the attack; the options are the ways to get it wrong."""
     moved = images
     for _ in range(steps):
-        slope = gradient(model, moved, lambda logits: F.cross_entropy(logits, labels, reduction="sum"))
+        place = images if still else moved
+        slope = gradient(model, place, lambda logits: F.cross_entropy(read(logits), labels, reduction="sum"))
         center = moved if moving else images
         step = moved + sign * lr * (slope.sign() if signed else slope)
         moved = center + (step - center).clamp(-epsilon, epsilon) if ball else step

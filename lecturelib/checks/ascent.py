@@ -1,5 +1,6 @@
 """Checks of lecture 05: climb a score in the space of pictures."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,7 +11,8 @@ from lecturelib.checks.cases import Case
 from lecturelib.checks.comparing import as_tensor, compare, require
 from lecturelib.checks.exercises import exercise
 from lecturelib.checks.saliency import gradient
-from lecturelib.oracles import LinearNet, SaturatedNet
+from lecturelib.models import Model
+from lecturelib.oracles import AdditiveNet, LinearNet, SaturatedNet
 
 
 @exercise(5)
@@ -19,6 +21,7 @@ def ascent_step(answer: Answer, case: Case) -> None:
     lam, lr, label = 0.05 + 0.1 * case.integer(1, 4), 0.1 * case.integer(2, 6), case.integer(0, 4)
     for network in (LinearNet(case.generator), case.network()):
         model, image = case.model(network), case.rand(1, 3, 8, 8)
+        image[:, :, 0] = image[:, :, 0].round()  # black and white: from there the step leaves [0, 1]
         slope = gradient(model, image, lambda logits: logits[0, label])
         chance = gradient(model, image, lambda logits: logits.softmax(dim=1)[0, label])
         entropy = gradient(model, image, lambda logits: -logits.log_softmax(dim=1)[0, label])
@@ -29,6 +32,9 @@ def ascent_step(answer: Answer, case: Case) -> None:
             "The gradient goes down; only the penalty may pull down.": image - lr * (slope + decay),
             "The derivative of lam I^2 is 2 lam I: the 2 is missing.": image + lr * (slope - lam * image),
             "The penalty is missing.": image + lr * slope,
+            "You took the norm as the penalty; wanted: its square, with the derivative 2 lam I.": image
+            + lr * (slope - lam * image / image.norm()),
+            "You clipped to [0, 1]; this step does not clip.": (image + lr * (slope - decay)).clamp(0, 1),
             "The penalty is not multiplied by the learning rate.": image + lr * slope - decay,
             "You normalized the gradient; wanted: the gradient itself.": image + lr * (slope / slope.norm() - decay),
             "You took the sign of the gradient; wanted: the gradient itself.": image + lr * (slope.sign() - decay),
@@ -79,6 +85,9 @@ def clip_small_pixels(answer: Answer, case: Case) -> None:
         ),
         "You compared the mean over the colors with its sign; wanted: the norm.": partial(
             _without, image, image.mean(dim=1), percent
+        ),
+        "You added up absolute values; wanted: the norm over the colors.": partial(
+            _without, image, image.abs().sum(dim=1), percent
         ),
         "You compared one color only; wanted: the norm over the colors.": partial(
             _without, image, image[:, 0].abs(), percent
@@ -131,29 +140,62 @@ def _judge_clipped(got: Tensor, image: Tensor, percent: float, right: Tensor, mi
 
 @exercise(5)
 def maximize(answer: Answer, case: Case) -> None:
-    """`maximize(model, y, start, steps, lr)`: a picture (1, 3, H, W) in [0, 1] of higher score, from `start`."""
-    start, label = 0.4 + 0.2 * case.rand(1, 3, 8, 8), case.integer(0, 4)
-    for network in (case.network(), SaturatedNet(case.generator)):
-        model = case.model(network)
+    """`maximize(model, y, start, steps, lr)`: `steps` steps of length lr up the score from `start`, in [0, 1]."""
+    label, steps, lr = case.integer(0, 4), 6, 0.3
+    for network in (AdditiveNet(case.generator, side=8, classes=5), case.network(), SaturatedNet(case.generator)):
+        model, start = case.model(network), case.rand(1, 3, 8, 8)
+        climb = partial(_climbed, model, start, label, steps, lr)
+        mistakes = {
+            "Nothing moved.": start,
+            "The steps go down: the score has to grow.": partial(_climbed, model, start, label, steps, -lr),
+            "Every step begins at `start` again: go on from the moved picture.": partial(
+                _climbed, model, start, label, 1, lr
+            ),
+            "The gradients of earlier steps add up in .grad: empty it, x.grad = None, before every step.": partial(
+                climb, add_up=True
+            ),
+            "The gradient is not divided by its norm.": partial(climb, step=lambda slope: slope),
+            "You took the sign of the gradient; wanted: the gradient divided by its norm.": partial(
+                climb, step=torch.sign
+            ),
+            "You climbed the probability; wanted: the score before the softmax.": partial(climb, read=_chance),
+            "You climbed the probability, which is flat; wanted: the score, and its gradient divided by the norm.": (
+                partial(climb, read=_chance, step=lambda slope: slope)
+            ),
+            "You climbed the log-probability; wanted: the score before the softmax.": partial(
+                climb, read=lambda logits: logits.log_softmax(dim=1)
+            ),
+            "You clipped at the end only; wanted: after every step.": lambda climb=climb: climb(clip=False).clamp(0, 1),
+            "You took one step too few.": partial(_climbed, model, start, label, steps - 1, lr),
+            "You took one step too many.": partial(_climbed, model, start, label, steps + 1, lr),
+        }
+        got = as_tensor(answer(model, label, start, steps, lr), start.shape, "the picture")
+        inside = got.numel() == 0 or (got.min() >= -1e-5 and got.max() <= 1 + 1e-5)
+        require(inside or not got.isfinite().all(), "The picture leaves [0, 1]: clip it after every step.")
+        compare(got, climb(), mistakes, what="the picture")
 
-        def score(images: Tensor, model=model) -> Tensor:
-            with torch.no_grad():
-                return model(images)[:, label]
 
-        got = as_tensor(answer(model, label, start, 20, 0.1), start.shape, "the picture")
-        require(got.shape == start.shape, f"The picture has shape {tuple(got.shape)}; wanted: {tuple(start.shape)}.")
-        require(got.isfinite().all(), "The picture has values that are not finite.")
-        inside = got.min() >= -1e-5 and got.max() <= 1 + 1e-5
-        require(inside, f"The picture leaves [0, 1]: it reaches from {got.min():.3g} to {got.max():.3g}.")
-        require((got - start).abs().max() > 1e-6, "Nothing moved: did you climb the probability, which is flat here?")
-        before, after = score(start).item(), score(got).item()
-        require(after >= before, f"The score fell, from {before:.3g} to {after:.3g}: climb, do not descend.")
-        moved = (got - start).norm()
-        noise = case.randn(60, 3, 8, 8)
-        noise = (start + moved * noise / noise.flatten(1).norm(dim=1)[:, None, None, None]).clamp(0, 1)
-        best = score(noise).max().item()
-        require(after > best, f"Noise of the same size reaches {best:.3g}, your picture {after:.3g}.")
-        slope = gradient(model, start, lambda logits: logits[0, label])
-        one = (start + 0.1 * slope / slope.norm()).clamp(0, 1)
-        enough = after > before + 1.5 * (score(one).item() - before)
-        require(enough, "The score grew as little as in one step: does the loop go on from the moved picture?")
+def _chance(logits: Tensor) -> Tensor:
+    return logits.softmax(dim=1)
+
+
+def _climbed(
+    model: Model,
+    image: Tensor,
+    label: int,
+    steps: int,
+    lr: float,
+    *,
+    read: Callable[[Tensor], Tensor] = lambda logits: logits,
+    step: Callable[[Tensor], Tensor] = lambda slope: slope / slope.norm(),
+    add_up: bool = False,
+    clip: bool = True,
+) -> Tensor:
+    """The picture after some steps up; the options are the ways to get it wrong."""
+    total = torch.zeros_like(image)
+    for _ in range(steps):
+        slope = gradient(model, image, lambda logits: read(logits)[0, label])
+        total = total + slope if add_up else slope
+        image = image + lr * step(total)
+        image = image.clamp(0, 1) if clip else image
+    return image

@@ -1,5 +1,6 @@
 """Fresh random inputs and networks for a check: another draw for every seed."""
 
+import random
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -56,13 +57,19 @@ def as_model(network: nn.Module) -> Model:
 
 
 @contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
-    """The generators that a student's code may draw from are seeded, and afterwards as they were."""
-    before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002  also of those that use the old generator
+def own_world(seed: int) -> Iterator[None]:
+    """Gradients in 32 bits, and seeds for whatever a student's code may draw from; afterwards all is as it was."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  some use the old generator
+    dtype = torch.get_default_dtype()
     torch.random.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.enable_grad(), torch.inference_mode(False):
+            yield
     finally:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
+        random.setstate(before[2])
+        torch.set_default_dtype(dtype)

@@ -27,16 +27,16 @@ class Submission:
 
 
 def collect(folder: Path, released: NotebookNode, name: str) -> list[Submission]:
-    """One `Submission` for each entry of the folder, sorted: a student's folder, or a notebook named after a student.
+    """One `Submission` for each entry of the folder, sorted: a student's folder, or a file named after a student.
 
     name: the notebook's name without its ending, for example "04_saliency".
     """
     found, taken = [], set()
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or not (entry.is_dir() or entry.suffix == ".ipynb"):
+        if entry.name.startswith("."):
             continue
-        student, remarks = _identity(entry.stem if entry.is_file() else entry.name, taken)
-        taken.add(student)
+        student, remarks = _identity(entry.name if entry.is_dir() else entry.stem, taken)
+        taken.add(student.lower())  # some file systems do not tell Kim from kim
         found.append(_submission(student, entry, released, name, remarks))
     return found
 
@@ -78,15 +78,19 @@ def merged(released: NotebookNode, handed_in: list[NotebookNode]) -> tuple[Noteb
 
 
 def _submission(student: str, entry: Path, released: NotebookNode, name: str, remarks: list[str]) -> Submission:
-    files = [entry] if entry.is_file() else [path for path in sorted(entry.rglob("*.ipynb")) if _is_own(path, entry)]
+    if entry.is_symlink():
+        return Submission(student, None, (*remarks, "a link, which is not followed"))
+    files = [path for path in sorted(entry.rglob("*")) if _is_own(path, entry)] if entry.is_dir() else [entry]
+    notebooks = sorted((path for path in files if path.suffix == ".ipynb"), key=lambda path: path.stem != name)
     candidates, problems = [], []
-    for path in files[:50]:
+    for path in notebooks[:50]:
         try:
             candidates.append((path, _cells(path)))
         except ValueError as error:
             problems.append(f"{path.name[:60]}: {error}")
     if not candidates:
-        reason = "; ".join(problems) or "no notebook was handed in"
+        others = ", ".join(path.name[:60] for path in files[:3])
+        reason = "; ".join(problems) or "no notebook was handed in" + (f", only {others}" if others else "")
         return Submission(student, None, (*remarks, reason))
     ids = {cell.id for cell in released.cells if _is_answer(cell)}
     own = {_function(cell) for cell in released.cells if _is_answer(cell)}
@@ -101,8 +105,8 @@ def _submission(student: str, entry: Path, released: NotebookNode, name: str, re
         return Submission(student, None, (*remarks, *problems, f"{path.name[:60]} is not this homework"))
     if entry.is_dir() and path.stem != name:
         remarks.append(f"the file was renamed to {path.name[:60]}")
-    if len(candidates) > 1:
-        remarks.append(f"{len(candidates)} notebooks, graded: {path.name[:60]}")
+    if len(notebooks) > 1:
+        remarks.append(f"{len(notebooks)} notebooks, graded: {path.relative_to(entry).as_posix()[-60:]}")
     notebook, found = merged(released, cells)
     return Submission(student, notebook, (*remarks, *problems, *found))
 
@@ -119,7 +123,8 @@ def _cells(path: Path) -> list[NotebookNode]:
         for cell in cells:
             cell.source = "".join(cell.source)
             cell.metadata = cell.get("metadata", {})
-            cell.metadata.get("nbgrader", {}).get("grade_id")
+            nbgrader = cell.metadata.get("nbgrader", {})
+            nbgrader["grade_id"], cell["id"] = str(nbgrader.get("grade_id", "")), str(cell.get("id", ""))
     except Exception as error:  # nbformat has many ways to stumble
         raise ValueError(f"not a notebook ({type(error).__name__})") from None
     return cells
@@ -134,7 +139,7 @@ def _is_own(path: Path, folder: Path) -> bool:
 def _identity(name: str, taken: set[str]) -> tuple[str, list[str]]:
     """A student's name as nbgrader, a file system and a table can bear it."""
     student = re.sub(r"[^\w.@-]", "_", name).strip("._-@")[:60] or "student"
-    while student in taken:
+    while student.lower() in taken:
         student += "_2"
     return student, [] if student == name else [f"handed in as {ascii(name)[:80]}"]
 

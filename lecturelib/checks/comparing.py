@@ -51,12 +51,18 @@ def as_tensor(got: object, shape: tuple[int, ...] | None = None, what: str = "th
     if got is None:
         raise wrong("Your function returns None: is the `return` missing?")
     wanted = f"a tensor of shape {tuple(shape)}" if shape is not None and len(shape) else "a number"
+    if hasattr(got, "values") and hasattr(got, "indices") and isinstance(got, tuple):
+        raise wrong(
+            "This is the pair (values, indices) that max, sort and topk give along a dimension: take one of them."
+        )
     if isinstance(got, list | tuple) and any(isinstance(entry, Tensor) for entry in got):
         got = [entry.detach().cpu().tolist() if isinstance(entry, Tensor) else entry for entry in got]
     try:
         value = got.detach().cpu() if isinstance(got, Tensor) else torch.as_tensor(np.asarray(got))
     except (TypeError, ValueError, RuntimeError):
         raise wrong(f"{_first_upper(what)} is a {type(got).__name__}; wanted: {wanted}.") from None
+    if value.is_complex():
+        raise wrong(f"{_first_upper(what)} has complex numbers: take .real.")
     return value if value.dtype != torch.uint8 else value.int()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lecturelib.checks.answers import Answer, Printed
-from lecturelib.checks.cases import ARCHITECTURES, Case, own_randomness
+from lecturelib.checks.cases import ARCHITECTURES, Case, own_world
 from lecturelib.checks.limits import TookTooLongError, time_limit
 from lecturelib.checks.verdicts import NOT_ATTEMPTED, RIGHT, TOO_LONG, WRONG, FindingError, Verdict
 from lecturelib.errors import nearest
@@ -76,8 +76,7 @@ def check(name: str, points: float = 1, *, seed: int | None = None, rounds: int 
         verdict = judge(name, namespace[name], seed=_asked[name] if seed is None else seed, rounds=rounds)
     gained = points if verdict.right else 0
     print(f"{verdict}\n{gained:g} of {points:g} points")
-    if verdict.printed.strip():
-        lines = verdict.printed.strip().splitlines()
+    if lines := [line for line in verdict.printed.splitlines() if line.strip()]:
         print(
             "Your code printed:", *(line[:100] for line in lines[:_SHOWN]), *["..."] * (len(lines) > _SHOWN), sep="\n  "
         )
@@ -94,9 +93,9 @@ def _judged(
     seconds: float,
 ) -> Verdict:
     try:
-        with own_randomness(seed), time_limit(seconds):
+        with own_world(seed), time_limit(seconds):
             if not callable(function):
-                raise FindingError(WRONG, f"`{name}` is a {type(function).__name__} and no function.")
+                raise FindingError(WRONG, f"`{name}` is not a function but of type {type(function).__name__}.")
             answer = Answer(function, printed)
             for number, architecture in itertools.product(range(rounds), architectures):
                 EXERCISES[name].round(answer, Case(name, architecture, 1000 * seed + number))
@@ -105,7 +104,9 @@ def _judged(
         return Verdict(name, finding.kind, finding.text)
     except TookTooLongError:
         return Verdict(
-            name, TOO_LONG, f"Stopped: more than {seconds:g} seconds of work. Is there a loop that does not end?"
+            name,
+            TOO_LONG,
+            f"Stopped after {seconds:g} seconds of work, or six times that of waiting. Is there a loop without an end?",
         )
     except KeyboardInterrupt:
         return Verdict(name, TOO_LONG, "You stopped it.")

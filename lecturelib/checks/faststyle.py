@@ -40,6 +40,9 @@ def instance_norm(answer: Answer, case: Case) -> None:
             _normalized(features, epsilon, unbiased=True)
         ),
         "Add eps to the variance, under the root, not to the deviation.": affine(centered / (deviation + epsilon)),
+        "Add eps to the variance, under the root, not to the deviation; and the variance is divided by n.": affine(
+            centered / (features.std(dim=(2, 3), keepdim=True) + epsilon)
+        ),
         "You divided by the variance; wanted: by its root.": affine(centered / (deviation.square() + epsilon)),
         "eps is missing.": affine(centered / deviation),
         "gamma and beta are missing.": _normalized(features, epsilon),
@@ -125,6 +128,7 @@ def speedup(answer: Answer, case: Case) -> None:
     mistakes = {
         "You took the mean: one slow run spoils it. Wanted: the median.": 287 / 67,
         "The first call warms up and does not count.": 23 / 4.5,
+        "The warm-up is missing: call slow() and fast() once before you measure.": 24 / 5,
         "You took the mean of all calls, also of the first, which warms up.": 787 / 367,
         "The ratio is upside down: slow / fast.": 4 / 22,
         "You took the fastest run; wanted: the median.": 20 / 4,

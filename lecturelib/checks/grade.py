@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbgrader.api import Gradebook
 
 from lecturelib.checks.collecting import Submission, collect
 
@@ -34,9 +35,9 @@ def grade(name: str, *, submissions: Path, course: Path, to: Path) -> Path:
             folder = to / "submitted" / row.student / name
             folder.mkdir(parents=True)
             nbformat.write(row.notebook, folder / f"{name}.ipynb")
-    for row in rows:
-        if row.notebook is None:
-            nbgrader(to, "db", "student", "add", row.student)
+    with Gradebook(f"sqlite:///{(to / 'gradebook.db').resolve()}") as gradebook:
+        for row in rows:
+            gradebook.update_or_create_student(row.student)
     log = ""
     if any(row.notebook is not None for row in rows):
         log = nbgrader(to, "autograde", name, "--force", tolerant=True)

@@ -25,6 +25,11 @@ def stretch_filters(answer: Answer, case: Case) -> None:
             )
             / (by_color[1] - by_color[0]),
             "You divided by the maximum; wanted: by maximum minus minimum.": (weights - low) / high,
+            "You stretched to [-1, 1]; wanted: [0, 1].": 2 * (weights - low) / (high - low) - 1,
+            "You brought each filter to mean 0 and deviation 1; wanted: the smallest to 0, the largest to 1.": (
+                weights - weights.mean(dim=(1, 2, 3), keepdim=True)
+            )
+            / weights.std(dim=(1, 2, 3), keepdim=True),
             "You did not subtract the minimum.": weights / high,
             "Negative weights were cut off; wanted: the smallest becomes 0.": (weights / high).clamp(0, 1),
             "You took the absolute value: negative weights look like positive ones.": weights.abs()
@@ -115,8 +120,11 @@ def pca_2d(answer: Answer, case: Case) -> None:
     right = centered @ axes[:2].T
     raw_axes = torch.linalg.svd(points, full_matrices=False)[2]
     standard = centered / centered.std(dim=0)
+    by_row = points - points.mean(dim=1, keepdim=True)
     mistakes = {
         "Subtract the mean of the rows first: without it the first axis points to the mean.": points @ raw_axes[:2].T,
+        "You subtracted each row's own mean; wanted: the mean of all rows, dimension 0.": by_row
+        @ torch.linalg.svd(by_row, full_matrices=False)[2][:2].T,
         "The axes are right, but the mean was not subtracted from the points.": points @ axes[:2].T,
         "These are the axes of the smallest variance; wanted: of the largest.": centered @ axes[-2:].flip(0).T,
         "These are the axes of the smallest variance; wanted: of the largest (eigh sorts upwards).": (

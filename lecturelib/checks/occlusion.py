@@ -1,5 +1,6 @@
 """Checks of lecture 03: cover a part of the picture and see how much the score falls."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -65,22 +66,29 @@ def _wrapped(images: Tensor, top: int, left: int, size: int, fill: float) -> Ten
 @exercise(3)
 def occlusion_map(answer: Answer, case: Case) -> None:
     """`occlusion_map(model, x, y, size, stride, fill)`: by how much the score falls, shape (h, w)."""
-    size, stride, fill, label = case.integer(2, 3), 2, 0.5, case.integer(0, 4)
+    chance, log_chance = (partial(function, dim=1) for function in (torch.softmax, torch.log_softmax))
+    size, stride, fill, label = case.integer(3, 4), 2, 0.5, case.integer(0, 4)  # windows that overlap
     for network in (LinearNet(case.generator, side=8), case.network()):
         model, image = case.model(network), case.rand(1, 3, 8, 8)
         drop = partial(_drops, model, image, label, size, stride)
         right = drop(fill)
         mistakes = {
             "The sign is wrong: the drop is the score before minus the score with the cover.": -right,
-            "This is the score under the cover; wanted: by how much it falls.": lambda d=drop: d(0.5, before=False),
-            "You took the probability; wanted: the score before the softmax.": lambda d=drop: d(0.5, chance=True),
-            "You filled with 0, whatever `fill` is.": lambda d=drop: d(0.0),
+            "This is the score under the cover; wanted: by how much it falls.": partial(drop, fill, before=False),
+            "You took the probability; wanted: the score before the softmax.": partial(drop, fill, read=chance),
+            "You took the log-probability; wanted: the score before the softmax.": partial(drop, fill, read=log_chance),
+            "You took the score of the strongest class; wanted: that of class y.": partial(
+                _drops, model, image, int(model(image).argmax()), size, stride, fill
+            ),
+            "You filled with 0, whatever `fill` is.": partial(drop, 0.0),
             "Rows and columns are exchanged.": right.T,
-            "You covered more and more: begin every time with a fresh copy of the picture.": lambda d=drop: d(
-                0.5, fresh=False
+            "You covered more and more: begin every time with a fresh copy of the picture.": partial(
+                drop, fill, fresh=False
             ),
             "You took the absolute value: where the score rises the drop is negative.": right.abs(),
-            "You took the absolute value of the drop in probability.": lambda d=drop: d(0.5, chance=True).abs(),
+            "You took the absolute value of the drop in probability.": (
+                lambda drop=drop: drop(fill, read=chance).abs()
+            ),
             "The last row and column are missing: floor((H - size) / stride) + 1 places.": right[:-1, :-1],
         }
         got = answer(model, image, label, size, stride, fill)
@@ -96,13 +104,12 @@ def _drops(
     stride: int,
     fill: float,
     *,
+    read: Callable[[Tensor], Tensor] = lambda logits: logits,
     before: bool = True,
-    chance: bool = False,
     fresh: bool = True,
 ) -> Tensor:
-    def read(images: Tensor) -> Tensor:
-        logits = model(images)
-        return (logits.softmax(dim=1) if chance else logits)[:, label]
+    def score(images: Tensor) -> Tensor:
+        return read(model(images))[:, label]
 
     places = range(0, image.shape[2] - size + 1, stride)
     covers, current = [], image
@@ -110,8 +117,8 @@ def _drops(
         for left in places:
             current = _covered(image if fresh else current, top, left, size, fill)
             covers.append(current)
-    scores = read(torch.cat(covers)).view(len(places), len(places))
-    return read(image) - scores if before else scores
+    scores = score(torch.cat(covers)).view(len(places), len(places))
+    return score(image) - scores if before else scores
 
 
 @exercise(3)
@@ -119,18 +126,20 @@ def to_pixels(answer: Answer, case: Case) -> None:
     """`to_pixels(heat, size, stride, height, width)`: for each pixel the mean over the windows that cover it."""
     height, width, size, stride = case.integer(7, 9), case.integer(10, 12), 3, 2
     heat = case.randn((height - size) // stride + 1, (width - size) // stride + 1)
-    total, count, last = (torch.zeros(height, width) for _ in range(3))
+    total, count, first, last = (torch.zeros(height, width) for _ in range(4))
     for i, j in torch.cartesian_prod(torch.arange(heat.shape[0]), torch.arange(heat.shape[1])).tolist():
         window = slice(i * stride, i * stride + size), slice(j * stride, j * stride + size)
+        first[window] = torch.where(count[window] == 0, heat[i, j], first[window])
+        last[window] = heat[i, j]
         total[window] += heat[i, j]
         count[window] += 1
-        last[window] = heat[i, j]
     right = total / count.clamp(min=1)
     stretched = torch.nn.functional.interpolate(heat[None, None], size=(height, width))[0, 0]
     mistakes = {
         "You added the windows up; where they overlap, take their mean.": total,
         "Where windows overlap the last one won; wanted: their mean.": last,
         "You stretched the map; wanted: each value in its own window.": stretched,
+        "Where windows overlap the first one won; wanted: their mean.": first,
         "You divided by size x size; wanted: by the number of windows over the pixel.": total / size**2,
         "Where windows overlap you took the largest.": _largest(heat, size, stride, height, width),
     }
@@ -166,6 +175,7 @@ def deletion_curve(answer: Answer, case: Case) -> None:
         ),
         "You filled with 0, whatever `fill` is.": partial(_deleted, model, image, label, order, 0.0),
         "These are the drops; wanted: the scores.": right[0] - right,
+        "You divided by the first score; wanted: the scores themselves.": right / right[0],
         "Rows and columns are exchanged: pixel p lies in row p // W and column p % W.": partial(
             _deleted, model, image, label, order % 6 * 6 + order // 6, fill
         ),

@@ -42,6 +42,8 @@ def _saliency_mistakes(model: Model, images: Tensor, labels: Tensor) -> dict[str
     entropy = of(lambda logits: F.cross_entropy(logits, labels, reduction="sum")).abs().amax(dim=1)
     chances = of(lambda logits: _own_score(labels, logits.softmax(dim=1))).abs().amax(dim=1)
     all_classes = of(lambda logits: logits.sum()).abs().amax(dim=1)
+    every_label = of(lambda logits: logits[:, labels].sum()).abs().amax(dim=1)
+    largest_of_each = plain.abs().amax(dim=(1, 2, 3), keepdim=True)[:, 0]
     largest = of(lambda logits: logits.amax(dim=1).sum()).abs().amax(dim=1)
     count = len(images)
     return {
@@ -57,7 +59,12 @@ def _saliency_mistakes(model: Model, images: Tensor, labels: Tensor) -> dict[str
         "This is the gradient of the mean cross-entropy; wanted: that of the score.": entropy / count,
         "This is the gradient of the probability; wanted: that of the score before the softmax.": chances,
         "You added up the scores of all classes; wanted: for each image only that of its class y.": all_classes,
+        "[:, y] takes for every image the scores of all classes in y; wanted: [range(N), y], or gather.": every_label,
         "You took each image's largest score; wanted: that of the class y.": largest,
+        "You divided each map by its largest value; wanted: the gradient as it is.": (
+            plain.abs().amax(dim=1) / largest_of_each
+        ),
+        "You took squares; wanted: absolute values.": plain.square().amax(dim=1),
         "You multiplied by the image: that is gradient times input.": (plain * images).abs().amax(dim=1),
         "This is the gradient itself; its absolute value and the maximum over the colors are missing.": plain,
     }
@@ -106,6 +113,7 @@ def smoothgrad(answer: Answer, case: Case) -> None:
         plain = gradient(model, image, lambda logits: logits[0, label])
         mistakes = {
             "You added the n gradients up; wanted: their mean.": 5 * plain,
+            "You divided by n twice: the mean of the gradients, of the sum of the scores.": plain / 5,
             "You took absolute values; wanted: the mean of the gradients with their signs.": plain.abs(),
             "You took squares: that is SmoothGrad-Squared.": plain.square(),
             "This is the gradient of the probability; wanted: that of the score before the softmax.": (
@@ -119,6 +127,21 @@ def smoothgrad(answer: Answer, case: Case) -> None:
     noise = (mean - plain) / (curved - plain)  # the gradient of this network is linear in the image
     usual = (curved - plain).abs() > 0.05
     _judge_noise(noise[usual], n, sigma)
+    half_open = as_tensor(answer(case.model(_kinked(image)), image, 0, n, sigma))
+    require(
+        ((half_open > 0.01) & (half_open < 0.99)).any(),
+        "You took the mean of the noisy pictures and then one gradient; wanted: the mean of n gradients.",
+    )
+
+
+def _kinked(image: Tensor) -> nn.Sequential:
+    """A network with one class, sum relu(x - image): noise opens a ReLU, gradient 1, or closes it, gradient 0."""
+    shift, total = nn.Linear(image.numel(), image.numel()), nn.Linear(image.numel(), 1, bias=False)
+    with torch.no_grad():
+        shift.weight.copy_(torch.eye(image.numel()))
+        shift.bias.copy_(-image.flatten())
+        total.weight.fill_(1)
+    return nn.Sequential(nn.Flatten(), shift, nn.ReLU(), total)
 
 
 def _judge_noise(noise: Tensor, n: int, sigma: float) -> None:

@@ -58,6 +58,13 @@ def style_loss(answer: Answer, case: Case) -> None:
         "Only the last layer counts: add the layers up.": weights[-1] * terms[-1],
         "Only the first layer counts: add the layers up.": weights[0] * terms[0],
         "You added up the batch: wanted one number for each image.": right.sum(),
+        "The Gram matrix is divided by C h w; wanted: by the number of positions h w.": sum(
+            w * (gram_of(layer) / layer.shape[1] - target).square().sum(dim=(1, 2)) / size
+            for layer, target, w, size in zip(layers, targets, weights, sizes, strict=True)
+        ),
+        "You took the mean over the entries of G - G0; wanted: their sum, divided by ||G0||^2.": sum(
+            w * term / target.numel() for w, term, target in zip(weights, terms, targets, strict=True)
+        ),
         "The Gram matrix is not divided by the number of positions h w.": sum(
             w * term for w, term in zip(weights, raws, strict=True)
         ),
@@ -87,6 +94,10 @@ def tv_shift(answer: Answer, case: Case) -> None:
             .sum(dim=(1, 2, 3))
             + down.square().sum(dim=(1, 2, 3)),
             "You took the root.": right.sqrt(),
+            "You left out differences of the last row and column: every pixel with a neighbor counts.": (
+                down[..., :-1].square().sum(dim=(1, 2, 3)) + across[..., :-1, :].square().sum(dim=(1, 2, 3))
+            ),
+            "You took half the sum; wanted: the sum.": right / 2,
         }
         compare(answer(image), right, mistakes, what="the loss")
 

@@ -63,12 +63,15 @@ def style_energy(answer: Answer, case: Case) -> None:
     mistakes = {
         "The factor 1/4 is missing.": 4 * right,
         "The 2 of 1/4 is squared already: divide by 4, not by 2.": 2 * right,
+        "Here G = F F^T is not divided by the number of positions M.": right / places**2,
+        "Python divides from left to right: put brackets around 4 C^2 M^2.": squares / 4 * channels**2 * places**2,
         "M is not squared.": right * places,
         "C is not squared.": right * channels,
         "Neither C nor M is squared.": right * channels * places,
         "You compared the features; wanted: their Gram matrices.": (features - target).square().sum()
         / (4 * channels**2 * places**2),
         "You took the mean over the entries; wanted: their sum.": right / channels**2,
+        "This is the mean over the entries (mse_loss); wanted: the sum, divided by 4 C^2 M^2.": squares / channels**2,
         "The division by 4 C^2 M^2 is missing.": squares,
         "You took the root: wanted the sum of squares.": squares.sqrt() / (4 * channels**2 * places**2),
         "You compared positions: wanted G = F F^T, not F^T F.": (features.T @ features - target.T @ target)
@@ -95,6 +98,8 @@ def min_error_cut(answer: Answer, case: Case) -> None:
         require(bool((steps <= 1).all()), "The cut moves by more than one column from a row to the next.")
         cost, best, worst = _cost(error, path), _cheapest(error), -_cheapest(-error)
         require(abs(cost - worst) > 1e-5 or abs(cost - best) < 1e-5, "This is the most expensive way.")
+        turned = cost > best + 1e-5 and abs(_cost(error, path.flip(0)) - best) < 1e-5
+        require(not turned, "The cut is upside down: the first column belongs to the top row.")
         greedy = cost > best + 1e-5 and path.tolist() == _greedy(error)
         require(not greedy, "You always took the cheapest next step; look ahead: add the errors up row by row first.")
         require(cost <= best + 1e-5, f"There is a cheaper way: it costs {best:.3f}, yours {cost:.3f}.")

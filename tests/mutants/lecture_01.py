@@ -188,3 +188,20 @@ def rows_for_columns(X):
 def standardized(X):
     Y = (X - X.mean(0)) / X.std(0)
     return Y @ torch.linalg.svd(Y, full_matrices=False)[2][:2].T
+
+
+@wrong("stretch_filters", "[-1, 1]")
+def around_zero(w):
+    low, high = w.amin((1, 2, 3), keepdim=True), w.amax((1, 2, 3), keepdim=True)
+    return 2 * (w - low) / (high - low).clamp(min=1e-8) - 1
+
+
+@wrong("knn_l2", "pair (values, indices)")
+def distances_with_places(queries, gallery, k):
+    return torch.cdist(queries, gallery).topk(k, largest=False)
+
+
+@wrong("pca_2d", "each row's own mean")
+def mean_of_the_wrong_axis(X):
+    X = X - X.mean(1, keepdim=True)
+    return X @ torch.linalg.svd(X, full_matrices=False)[2][:2].T

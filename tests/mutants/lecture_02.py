@@ -196,3 +196,30 @@ def second_best(codes, labels):
     means = torch.stack([codes[labels == k].mean(0) for k in labels.unique()])
     top = means.topk(2, dim=0).values
     return (top[0] - top[1]) / (top[0] + top[1] + 1e-12)
+
+
+@wrong("capture", "setting of a layer")
+def switches_in_place_off(network, name, x):
+    for layer in network:
+        if isinstance(layer, torch.nn.ReLU):
+            layer.inplace = False
+    for known, layer in network.named_children():
+        x = layer(x)
+        if known == name:
+            return x
+
+
+@wrong("receptive_field", "size comes first")
+def stride_before_size(layers):
+    size, stride = 1, 1
+    for kernel, step in layers:
+        size, stride = size + (kernel - 1) * stride, stride * step
+    return stride, size
+
+
+@wrong("selectivity", "divided by K")
+def rest_over_all_classes(codes, labels):
+    means = torch.stack([codes[labels == label].mean(0) for label in labels.unique()])
+    best = means.max(0).values
+    rest = (means.sum(0) - best) / len(means)
+    return torch.nan_to_num((best - rest) / (best + rest))

@@ -252,3 +252,35 @@ def deletes_in_the_picture_itself(model, x, y, order, fill):
         x[:, :, p // x.shape[3], p % x.shape[3]] = fill
         scores.append(model(x)[0, y].item())
     return scores
+
+
+@wrong("occlusion_map", "shape")
+def windows_over_the_border(model, x, y, size, stride, fill):
+    base, rows = model(x)[0, y], []
+    for top in range(0, x.shape[2], stride):
+        row = []
+        for left in range(0, x.shape[3], stride):
+            z = x.clone()
+            z[:, :, top : top + size, left : left + size] = fill
+            row.append((base - model(z)[0, y]).item())
+        rows.append(row)
+    return torch.tensor(rows)
+
+
+@wrong("occlusion_map", "shape")
+def steps_of_one_window(model, x, y, size, stride, fill):
+    base = model(x)[0, y]
+    return _map(x, size, size, fill, lambda z: base - model(z)[0, y])
+
+
+@wrong("occlusion_map", "log-probability")
+def drop_of_the_log_probability(model, x, y, size, stride, fill):
+    base = model(x).log_softmax(1)[0, y]
+    return _map(x, size, stride, fill, lambda z: base - model(z).log_softmax(1)[0, y])
+
+
+@wrong("occlusion_map", "strongest class")
+def drop_of_the_winner(model, x, y, size, stride, fill):
+    y = model(x).argmax()
+    base = model(x)[0, y]
+    return _map(x, size, stride, fill, lambda z: base - model(z)[0, y])

@@ -282,3 +282,58 @@ def mask_of_the_forward_pass_missing(network, x, y):
 def clipped_at_the_image(network, x, y):
     x = x.clone().requires_grad_()
     return torch.autograd.grad(network(x)[0, y], x)[0].clamp(min=0)
+
+
+@wrong("saliency", "for every image the scores of all classes in y")
+def columns_for_entries(model, X, y):
+    X = X.clone().requires_grad_()
+    model(X)[:, y].sum().backward()
+    return X.grad.abs().amax(1)
+
+
+@wrong("saliency", "largest value")
+def stretched_to_one(model, X, y):
+    X = X.clone().requires_grad_()
+    model(X)[range(len(y)), y].sum().backward()
+    found = X.grad.abs().amax(1)
+    return found / found.amax((1, 2), keepdim=True)
+
+
+@wrong("saliency", "pair (values, indices)")
+def maximum_with_its_places(model, X, y):
+    X = X.clone().requires_grad_()
+    model(X)[range(len(y)), y].sum().backward()
+    return X.grad.abs().max(1)
+
+
+@wrong("saliency", "x.clone().requires_grad_()")
+def without_requires_grad(model, X, y):
+    model(X)[range(len(y)), y].sum().backward()
+    return X.grad.abs().amax(1)
+
+
+@wrong("smoothgrad", "mean of the noisy pictures")
+def one_gradient_of_the_mean_picture(model, x, y, n, sigma):
+    noisy = x + sigma * torch.randn(n, *x.shape[1:])
+    mean = noisy.mean(0, keepdim=True).requires_grad_()
+    return torch.autograd.grad(model(mean)[0, y], mean)[0]
+
+
+@wrong("smoothgrad", "divided by n twice")
+def mean_of_scores_and_of_gradients(model, x, y, n, sigma):
+    noisy = (x + sigma * torch.randn(n, *x.shape[1:])).requires_grad_()
+    (g,) = torch.autograd.grad(model(noisy)[:, y].mean(), noisy)
+    return g.mean(0, keepdim=True)
+
+
+@wrong("guided_backprop", "replaced layers")
+def other_relus_put_in(network, x, y):
+    class Guided(torch.nn.Module):
+        def forward(self, f):
+            return GuidedReLU.apply(f)
+
+    for name, layer in list(network.named_children()):
+        if isinstance(layer, torch.nn.ReLU):
+            setattr(network, name, Guided())
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(network(x)[0, y], x)[0]

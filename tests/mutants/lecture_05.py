@@ -184,7 +184,7 @@ def _climb(model, y, start, steps, lr, read=lambda logits: logits, sign=1, clip=
     return image
 
 
-@wrong("maximize", "Nothing moved")
+@wrong("maximize", "probability, which is flat")
 def climbs_a_flat_probability(model, y, start, steps, lr):
     image = start.clone()
     for _ in range(steps):
@@ -193,7 +193,7 @@ def climbs_a_flat_probability(model, y, start, steps, lr):
     return image
 
 
-@wrong("maximize", "score fell")
+@wrong("maximize", "steps go down")
 def goes_down(model, y, start, steps, lr):
     return _climb(model, y, start, steps, lr, sign=-1)
 
@@ -203,7 +203,7 @@ def never_clips(model, y, start, steps, lr):
     return _climb(model, y, start, 20 * steps, lr, clip=False)
 
 
-@wrong("maximize", "one step")
+@wrong("maximize", "begins at `start` again")
 def gradient_of_the_start_again_and_again(model, y, start, steps, lr):
     for _ in range(steps):
         image = _climb(model, y, start, 1, lr)
@@ -217,3 +217,42 @@ def moves_the_start(model, y, start, steps, lr):
         start += lr * g / (g.norm() + 1e-12)
         start.clamp_(0, 1)
     return start
+
+
+@wrong("maximize", "add up in .grad")
+def gradients_never_emptied(model, y, start, steps, lr):
+    x = start.clone().requires_grad_()
+    for _ in range(steps):
+        model(x)[0, y].backward()
+        with torch.no_grad():
+            x += lr * x.grad / x.grad.norm()
+            x.clamp_(0, 1)
+    return x.detach()
+
+
+@wrong("maximize", "not divided by its norm")
+def steps_as_long_as_the_gradient(model, y, start, steps, lr):
+    image = start.clone()
+    for _ in range(steps):
+        image = (image + lr * _slope(model, image, y)).clamp(0, 1)
+    return image
+
+
+@wrong("maximize", "sign of the gradient")
+def steps_of_signs(model, y, start, steps, lr):
+    image = start.clone()
+    for _ in range(steps):
+        image = (image + lr * _slope(model, image, y).sign()).clamp(0, 1)
+    return image
+
+
+@wrong("maximize")
+def begins_at_noise(model, y, start, steps, lr):
+    return _climb(model, y, torch.rand_like(start), steps, lr)
+
+
+@wrong("ascent_step", "does not clip")
+def clips_the_step(image, model, y, lam, lr):
+    x = image.clone().requires_grad_()
+    (g,) = torch.autograd.grad(model(x)[0, y] - lam * x.square().sum(), x)
+    return (image + lr * g).clamp(0, 1)

@@ -212,3 +212,73 @@ def other_way_round(x, x_adv, k):
 @wrong("amplify_difference", "absolute")
 def absolute_difference(x, x_adv, k):
     return (0.5 + k * (x_adv - x).abs()).clamp(0, 1)
+
+
+@wrong("fool", "add up in .grad")
+def gradients_never_emptied(model, x, target, lr, steps):
+    x = x.clone().requires_grad_()
+    for _ in range(steps):
+        logits = model(x)[0]
+        if logits.argmax() == target:
+            break
+        logits[target].backward()
+        with torch.no_grad():
+            x += lr * x.grad / x.grad.norm()
+    return x.detach()
+
+
+@wrong("fool", "not clipped")
+def clips_the_picture(model, x, target, lr, steps):
+    for _ in range(steps):
+        leaf = x.clone().requires_grad_()
+        logits = model(leaf)[0]
+        if logits.argmax() == target:
+            break
+        (g,) = torch.autograd.grad(logits[target], leaf)
+        x = (x + lr * g / g.norm()).clamp(0, 1)
+    return x
+
+
+@wrong("fool", "model's answer")
+def away_from_the_answer(model, x, target, lr, steps):
+    for _ in range(steps):
+        leaf = x.clone().requires_grad_()
+        logits = model(leaf)[0]
+        if logits.argmax() == target:
+            break
+        (g,) = torch.autograd.grad(logits.max(), leaf)
+        x = x - lr * g / g.norm()
+    return x
+
+
+@wrong("fool", "more than `steps` steps")
+def as_long_as_it_takes(model, x, target, lr, steps):
+    while model(x)[0].argmax() != target:
+        leaf = x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(model(leaf)[0, target], leaf)
+        x = x + lr * g / g.norm()
+    return x
+
+
+@wrong("fgsm", "no softmax before it")
+def softmax_twice(model, x, y, eps):
+    leaf = x.clone().requires_grad_()
+    F.cross_entropy(model(leaf).softmax(1), y).backward()
+    return (x + eps * leaf.grad.sign()).clamp(0, 1)
+
+
+@wrong("fgsm", "down the score of y")
+def down_the_score(model, x, y, eps):
+    leaf = x.clone().requires_grad_()
+    model(leaf)[range(len(y)), y].sum().backward()
+    return (x - eps * leaf.grad.sign()).clamp(0, 1)
+
+
+@wrong("pgd", "gradient at x")
+def gradient_of_the_first_picture(model, x, y, eps, lr, steps):
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(F.cross_entropy(model(leaf), y), leaf)
+    moved = x
+    for _ in range(steps):
+        moved = (x + (moved + lr * g.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+    return moved

@@ -182,3 +182,28 @@ def falls_over_the_edge(error):
         for j in range(error.shape[1]):
             total[i, j] += min(total[i - 1, j - 1], total[i - 1, j], total[i - 1, j + 1])
     return total.argmin(dim=1)
+
+
+@wrong("style_energy", "not divided by the number of positions")
+def gram_of_the_first_exercise(features, target):
+    C, M = features.shape
+    return (features @ features.T / M - target @ target.T / M).square().sum() / (4 * C**2 * M**2)
+
+
+@wrong("style_energy", "left to right")
+def divisor_without_brackets(features, target):
+    C, M = features.shape
+    return (features @ features.T - target @ target.T).square().sum() / 4 * C**2 * M**2
+
+
+@wrong("min_error_cut", "upside down")
+def from_bottom_to_top(error):
+    total, path = error.clone(), []
+    for row in range(1, len(total)):
+        for column in range(total.shape[1]):
+            total[row, column] += total[row - 1, max(column - 1, 0) : column + 2].min()
+    for row in range(len(total) - 1, -1, -1):
+        low = max(path[-1] - 1, 0) if path else 0
+        high = path[-1] + 2 if path else None
+        path.append(low + int(total[row, low:high].argmin()))
+    return path

@@ -203,3 +203,20 @@ def mask_ignored(features, mask):
 @wrong("masked_gram", "nan")
 def nan_for_an_empty_mask(features, mask):
     return _masked(features, mask)[0] / mask.sum(dim=(1, 2))[:, None, None]
+
+
+@wrong("style_loss", "C h w")
+def gram_over_all_numbers(layers, targets, weights):
+    total = 0
+    for features, target, weight in zip(layers, targets, weights):
+        flat = features.flatten(2)
+        gram = flat @ flat.transpose(1, 2) / features[0].numel()
+        total = total + weight * (gram - target).square().sum((1, 2)) / target.square().sum()
+    return total
+
+
+@wrong("tv_shift", "last row and column")
+def on_the_smaller_grid(image):
+    here = image[:, :, :-1, :-1]
+    across, down = image[:, :, :-1, 1:] - here, image[:, :, 1:, :-1] - here
+    return (across.square() + down.square()).sum((1, 2, 3))

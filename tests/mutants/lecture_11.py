@@ -171,3 +171,22 @@ def not_warmed_up(slow, fast, repeats, clock):
 @wrong("speedup", "one call only")
 def one_call(slow, fast, repeats, clock):
     return _times(slow, 1, clock, warm=False)[0] / _times(fast, 1, clock, warm=False)[0]
+
+
+@wrong("same_conv", "your code raised an error")
+def two_sides_only(x, weight, stride):
+    half = weight.shape[-1] // 2
+    return F.conv2d(F.pad(x, (half, half), mode="reflect"), weight, stride=stride)
+
+
+@wrong("speedup", "warm-up is missing")
+def measured_cold(slow, fast, repeats, clock):
+    medians = []
+    for function in (slow, fast):
+        times = []
+        for _ in range(repeats):
+            start = clock()
+            function()
+            times.append(clock() - start)
+        medians.append(sorted(times)[len(times) // 2])
+    return medians[0] / medians[1]
