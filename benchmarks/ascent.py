@@ -9,8 +9,6 @@ its documentation shows it: one channel after the other, the whole network on pi
 weights that collect gradients; "lucent, tuned" has one batch, the pictures' own size, and frozen weights. lucent is no
 dependency of the course (`pip install torch-lucent decorator` and a kornia of its time); where it does not run, a loop
 with the same settings, written by hand, stands in its place and says so.
-
-Ours also judges the picture without the random changes, eleven times in a climb: with very few steps that dominates.
 """
 
 import argparse
