@@ -9,8 +9,6 @@ its documentation shows it: one channel after the other, the whole network on pi
 weights that collect gradients; "lucent, tuned" has one batch, the pictures' own size, and frozen weights. lucent is no
 dependency of the course (`pip install torch-lucent decorator` and a kornia of its time); where it does not run, a loop
 with the same settings, written by hand, stands in its place and says so.
-
-Ours also judges the picture without the random changes, eleven times in a climb: with very few steps that dominates.
 """
 
 import argparse
@@ -69,6 +67,12 @@ def by_hand_as_lucent(model: Model) -> Contender:
     return climb
 
 
+def tuned_by_hand(model: Model) -> Contender:
+    """All channels as one batch of the pictures' own size, and frozen weights, but still the whole network."""
+    live = Live(model, frozen=True)
+    return lambda channels, size, steps: _climb(live, channels, size, steps)
+
+
 def lucent(model: Model, *, tuned: bool) -> Contender:
     """lucent itself; raises `ImportError` where it or what it needs is missing."""
     objectives, parameters, render = (
@@ -115,6 +119,7 @@ def contenders(model: Model) -> dict[str, Contender]:
     except (ImportError, AttributeError) as error:  # lucent 0.1.8 calls functions that kornia no longer has
         print(f"lucent does not run here ({error}): a loop by hand with its settings stands in its place")
         found["by hand, as lucent"] = by_hand_as_lucent(model)
+        found["the same, tuned"] = tuned_by_hand(model)
     return found
 
 

@@ -25,6 +25,9 @@ from lecturelib.saliency import input_gradient
 from lecturelib.scores import Score, channel_score, class_score
 from lecturelib.transforms import Transform, compose, jitter, random_rotate, random_scale
 
+VIEW = 0.4, 0.65  # how large a network sees the picture of a class, which is half as large as it was drawn or so
+FINEST = 0.25  # the shortest wave in it: four pixels as drawn, two as seen
+
 
 class Recipe(NamedTuple):
     """What calms the picture after each step, in the order of the fields (Yosinski et al., 2015).
@@ -116,15 +119,16 @@ def class_pictures(
     """One picture (3, size, size) for each class, shape (N, 3, size, size), recognizable at a glance.
 
     Climbs the logits in Fourier space, coarse waves first, under random shifts, turns and sizes. The network sees the
-    picture made small, about as large as it saw photographs: then one object fills it, and not a herd.
+    picture made small, about as large as it saw photographs: then one object fills it, and not a herd. Waves that are
+    too fine to be seen then are left out.
     """
     names = [names] if isinstance(names, str | int) else list(names)
     return maximize(
-        Fourier(size, count=len(names), decay=1.7, generator=generator, device=model.device),
+        Fourier(size, count=len(names), decay=1.7, finest=FINEST, generator=generator, device=model.device),
         class_score(model, names),
         steps=steps,
         lr=lr,
-        transform=robust(0.4, 0.65),
+        transform=robust(*VIEW),
         generator=generator,
         on_step=on_step,
         progress=progress,

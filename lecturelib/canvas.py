@@ -78,7 +78,8 @@ class Fourier:
     amplitudes
     that fall with the frequency as f^-decay, as in photographs; the image is sigmoid(colors @ w). `colors` mixes
     red, green
-    and blue from the three channels of waves: `torch.eye(3)` leaves them apart.
+    and blue from the three channels of waves: `torch.eye(3)` leaves them apart. `finest` is the highest frequency there
+    is, in waves per pixel: what a network cannot see, it should not draw.
     """
 
     def __init__(
@@ -88,16 +89,21 @@ class Fourier:
         count: int = 1,
         std: float = 0.05,
         decay: float = 1.0,
+        finest: float = 1.0,
         colors: Tensor | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ):
         self.size = _sides(size)
+        if not finest > 0:
+            raise ArgumentError(
+                "the finest wave has a frequency above 0", received=finest, do="for example finest=0.25"
+            )
         height, width = self.size
         noise = _randn((count, 3, height, width // 2 + 1, 2), generator) * (std / 2**0.5)
         with torch.inference_mode(False):
             self.colors = (torch.tensor(COLORS) if colors is None else colors).to(device)
-            self.scale = _amplitudes(height, width, decay).to(device)
+            self.scale = _amplitudes(height, width, decay, finest).to(device)
             self._waves = _leaf(noise.to(device))
 
     def parameters(self) -> list[Tensor]:
@@ -217,13 +223,20 @@ def _randn(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
     return torch.randn(shape, generator=generator, device=generator.device if generator else "cpu").cpu()
 
 
-def _amplitudes(height: int, width: int, decay: float) -> Tensor:
-    """f^-decay for each frequency f of `rfft2`, shape (H, W // 2 + 1), with a mean square of 1 over the full plane."""
+def _amplitudes(height: int, width: int, decay: float, finest: float) -> Tensor:
+    """f^-decay for each frequency f of `rfft2` up to `finest`, else 0, shape (H, W // 2 + 1).
+
+    The mean square is 1 over the full plane of frequencies, with those that are left out.
+    """
     rows = torch.fft.fftfreq(height)[:, None]
+
+    def frequency(columns: Tensor) -> Tensor:
+        return (rows**2 + columns**2).sqrt()
 
     def amplitude(columns: Tensor) -> Tensor:
         lowest = 1 / max(height, width)  # the constant has no frequency of its own
-        return (rows**2 + columns**2).sqrt().clamp_min(lowest) ** -decay
+        return frequency(columns).clamp_min(lowest) ** -decay
 
-    half, full = amplitude(torch.fft.rfftfreq(width)), amplitude(torch.fft.fftfreq(width))
-    return half / full.square().mean().sqrt()
+    half, full = torch.fft.rfftfreq(width), torch.fft.fftfreq(width)
+    amplitudes = amplitude(half) / amplitude(full).square().mean().sqrt()
+    return amplitudes.masked_fill(frequency(half) > finest, 0)

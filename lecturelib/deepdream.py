@@ -55,8 +55,9 @@ def dream(
     if type(bands) is not int or bands < 1:
         raise ArgumentError("bands is a whole number from 1", received=repr(bands), do="for example bands=3")
     sizes = octave_sizes(*image.shape[2:], octaves, ratio)
-    options = Options(steps, lr, "normalized", on_step=on_step, progress=on_step is None)
-    return _dream(image, _shifting(score, jitter, generator), sizes, bands, options).images
+    shift = shifted_by(jitter)
+    options = Options(steps, lr, "normalized", shift, None, generator, on_step, progress=on_step is None)
+    return _dream(image, score, sizes, bands, options).images
 
 
 def octave_sizes(
@@ -161,7 +162,7 @@ def zoom_dream(
     require_image(image)
     _require_flight(image, frames, zoom)
     sizes = octave_sizes(*image.shape[2:], octaves)
-    score, options = _shifting(score, jitter, generator), Options(steps, lr, "normalized", progress=False)
+    options = Options(steps, lr, "normalized", shifted_by(jitter), generator=generator, progress=False)
     flight = [image.detach().clone()]
     try:
         for _ in tqdm(range(frames - 1), delay=1, leave=False):
@@ -203,15 +204,6 @@ def _counted(bar: tqdm, on_step: OnStep | None) -> OnStep:
             on_step(step, images, scores)
 
     return see
-
-
-def _shifting(score: Score, pixels: int, generator: torch.Generator | None) -> Score:
-    """The score of images shifted by a new distance each time.
-
-    In the score, because a transform of the loop costs an extra pass wherever the best so far is judged without it.
-    """
-    shift = shifted_by(pixels)
-    return lambda images: score(shift(images, generator))
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

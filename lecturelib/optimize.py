@@ -19,6 +19,7 @@ from lecturelib.step_rules import STEP_RULES, Look, View
 from lecturelib.transforms import Transform
 
 OnStep = Callable[[int, Tensor, Tensor], object]
+LOOKS = 10  # under a transform, about so many of them judge together
 _DETACHED = "do not detach the images or use no_grad in it, and compute with tensors only"
 
 
@@ -45,10 +46,10 @@ def maximize(
     after_step: a change of the pixels after each step (`blur_every`, ...): f(images, gradient, step) -> images.
     on_step: called as on_step(step, images, scores) before each step and at the end, for curves and previews.
 
-    The best is judged by the score without the transform. With a transform this takes an extra pass, so the start,
-    every tenth of the way and the end are judged. An interrupt returns the best so far and says from which step. So
-    does a number that is no longer finite; if nothing was gained before, it raises `OptimizationError`. Warnings tell
-    when nothing moved, and when the result is grey or burnt.
+    The best is judged by the score. With a transform one look is a matter of luck, so the mean of the last looks
+    judges, about ten of them; it costs no pass of its own. An interrupt returns the best so far and says from which
+    step. So does a number that is no longer finite; if nothing was gained before, it raises `OptimizationError`.
+    Warnings tell when nothing moved, and when the result is grey or burnt.
     """
     options = Options(steps, lr, step_rule, transform, after_step, generator, on_step, progress)
     return climb(start, score, options).images
@@ -110,7 +111,7 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
     _require_options(start, options)
     canvas = Pixels(start) if isinstance(start, Tensor) else start
     first = canvas.image().detach().clone()
-    best, step, flat, stop = Best.of_start(first), 0, None, None
+    best, judged, step, flat, stop = Best.of_start(first), None, 0, None, None
     try:
         look = _looker(canvas, score, options)
         take_step = _stepper(canvas, look, options)
@@ -119,13 +120,15 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
                 view = look()
                 if flat is None:
                     flat = torch.stack([(g == 0).flatten(1).all(dim=1) for g in view.gradients]).all(dim=0)
-                best = _judge(best, canvas, view, score, step, options)
+                judged = _judged(judged, view.scores, step, options)
+                best = best.or_better(view.images, judged, step)
                 if options.on_step:
                     options.on_step(step, view.images.clone(), view.scores)
                 take_step(view, step + 1)
                 bar.update()
             step = options.steps
-            best = _finish(best, canvas, score, options)
+            images, scores = _last_look(canvas, score, options)
+            best = best.or_better(images, _judged(judged, scores, step, options), step)
     except (KeyboardInterrupt, torch.OutOfMemoryError, _NotFiniteError) as error:
         stop = error
         tell_stop(error, best, step, options.steps, options.lr)
@@ -140,35 +143,34 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
     return Climb(best.images, stop)
 
 
-def _judge(best: Best, canvas: Canvas, view: View, score: Score, step: int, options: Options) -> Best:
-    """`best`, or the images of `view` where they are better."""
-    if options.transform is None:
-        return best.or_better(view.images, view.scores, step)
-    if step % max(1, options.steps // 10) == 0:
-        return best.or_better(view.images, _plain_scores(canvas, score), step)
-    return best
+def _judged(before: Tensor | None, scores: Tensor, step: int, options: Options) -> Tensor:
+    """What judges the images of this step: their scores, or under a transform a running mean of the scores so far."""
+    if options.transform is None or before is None:
+        return scores
+    return before + (scores - before) / min(step + 1, LOOKS)
 
 
-def _finish(best: Best, canvas: Canvas, score: Score, options: Options) -> Best:
-    """`best`, or the images after the last step where they are better."""
-    scores, images = _plain_scores(canvas, score), canvas.image().detach()
+def _last_look(canvas: Canvas, score: Score, options: Options) -> tuple[Tensor, Tensor]:
+    """The images after the last step and their scores."""
+    with torch.no_grad():
+        images = canvas.image().detach()
+        scores = evaluate(score, _seen(images, options))
     if not bool(scores.isfinite().all()):
         raise _NotFiniteError
     if options.on_step:
         options.on_step(options.steps, images.clone(), scores)
-    return best.or_better(images, scores, options.steps)
+    return images, scores
 
 
-def _plain_scores(canvas: Canvas, score: Score) -> Tensor:
-    with torch.no_grad():
-        return evaluate(score, canvas.image())
+def _seen(images: Tensor, options: Options) -> Tensor:
+    """What the score is given of the images."""
+    return images if options.transform is None else options.transform(images, options.generator)
 
 
 def _looker(canvas: Canvas, score: Score, options: Options) -> Look:
     def look() -> View:
         images = canvas.image()
-        seen = images if options.transform is None else options.transform(images, options.generator)
-        scores = evaluate(score, seen)
+        scores = evaluate(score, _seen(images, options))
         if not scores.requires_grad:
             raise ScoreError("the score does not depend on the images, so it cannot be climbed", do=_DETACHED)
         gradients = torch.autograd.grad(scores.sum(), canvas.parameters(), allow_unused=True, materialize_grads=True)

@@ -10,12 +10,13 @@ that, on the next entry.
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
 
 from lecturelib.errors import LayerNameError, nearest
+
+PIXELS = 2**16  # of a batch at a time: the maps of a VGG's first layer are then 16 MB, which an allocator keeps at hand
 
 
 class LayerReader:
@@ -47,8 +48,8 @@ class LayerReader:
         wanted = frozenset(paths.values())
         if not wanted:
             return {}
-        read = self._program(wanted) if wanted <= self._nodes.keys() else partial(self._read_by_hooks, paths=wanted)
-        found = read(inputs)
+        traced = wanted <= self._nodes.keys()
+        found = self._in_parts(inputs, wanted) if traced else self._read_by_hooks(inputs, paths=wanted)
         for layer, path in paths.items():
             if not isinstance(found.get(path), Tensor):
                 raise LayerNameError(
@@ -85,6 +86,21 @@ class LayerReader:
             before = before.all_input_nodes[0]
         path = next(path for path, node in self._nodes.items() if node is before)
         return next((alias for alias, dotted in self.aliases.items() if dotted == path), path)
+
+    def _in_parts(self, inputs: Tensor, paths: frozenset[str]) -> dict[str, Tensor]:
+        """The program for `paths`, on a CPU for a few pictures at a time, because larger batches are slower there.
+
+        In evaluation mode a network treats each picture by itself. A dense layer wants the whole batch, because it
+        reads its many weights anew each time.
+        """
+        program = self._program(paths)
+        modules = [self._modules.get(node.target) for node in program.graph.nodes if node.op == "call_module"]
+        parts = inputs.split(max(1, PIXELS // inputs[0, 0].numel())) if inputs.device.type == "cpu" else [inputs]
+        whole = any(isinstance(module, nn.Linear) for module in modules)
+        if len(parts) == 1 or whole or not all(path.split("@")[0] in self._modules for path in paths):
+            return program(inputs)
+        found = [program(part) for part in parts]
+        return {path: _joined([each[path] for each in found]) for path in paths}
 
     def _program(self, paths: frozenset[str]) -> fx.GraphModule:
         """The part of the network that leads to `paths`; it uses the network's own modules, no copies."""
@@ -123,6 +139,11 @@ class LayerReader:
             for key, hook in list(module._forward_hooks.items()):
                 if isinstance(hook, _Keep):
                     del module._forward_hooks[key]
+
+
+def _joined(parts: list) -> Tensor | object:
+    """One batch again; what is no tensor is refused by the reader."""
+    return torch.cat(parts) if all(isinstance(part, Tensor) for part in parts) else parts[0]
 
 
 class _AllFound(BaseException):

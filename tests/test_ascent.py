@@ -1,5 +1,6 @@
 """Climbing where the top is known: planted filters, fixed points, gratings; and what every climb must leave alone."""
 
+import contextlib
 import math
 
 import pytest
@@ -104,12 +105,23 @@ def test_ascent_beats_a_hundred_noise_images_of_equal_norm(scale):
 
 
 def test_seeds_agree_on_what_is_reached():
-    """A score with one top; the tops of a channel of a network differ in height (lecture 05 measures it)."""
+    """A score with one top."""
     score = class_score(linear_model(0.2 * torch.randn(1, 3 * SIDE**2, generator=drawn(9))), 0)
     reached = []
     for seed in range(4):
         found = ascend(grey_noise(SIDE, std=0.1, generator=drawn(seed)), score, weight=1.0, lr=5e-3, progress=False)
         reached.append((score(found) - (found - 0.5).square().sum()).item())
+    assert max(reached) - min(reached) < 0.02 * max(reached)
+
+
+def test_seeds_agree_on_what_sixteen_classes_reach_together():
+    """The tops of one class differ by some percent; what a batch of classes reaches does not depend on the start."""
+    model = load_model("mini_vgg", device="cpu")
+    score = class_score(model, list(range(0, 160, 10)))
+    reached = []
+    for seed in range(3):
+        start = grey_noise(32, count=16, generator=drawn(seed))
+        reached.append(score(ascend(start, score, steps=40, progress=False)).mean().item())
     assert max(reached) - min(reached) < 0.02 * max(reached)
 
 
@@ -122,6 +134,46 @@ def test_parameters_arguments_and_modes_stay():
     assert torch.equal(start, copy) and not start.requires_grad and start.grad is None
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.network.parameters())
     assert not any(module._forward_hooks or module._backward_hooks for module in model.network.modules())
+
+
+@pytest.mark.filterwarnings("ignore:Interrupted")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_faults_inside_the_network_leave_nothing(error, at):
+    calls = []
+
+    def fail(module, inputs):
+        calls.append(len(inputs))
+        if len(calls) == at:
+            raise error
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    network[0].register_forward_pre_hook(fail)  # a hook of the user's own, which stays
+    model, generator = load_model(network), code_generator(torch.ones(3))
+    score, start, quick = class_score(model, 1), grey_noise(12, generator=drawn(0)), {"steps": 6, "progress": False}
+    before, hooks = (
+        start.clone(),
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules()],
+    )
+    climbs = (
+        lambda: ascend(start, score, **quick),
+        lambda: class_pictures(model, [0, 2], size=24, **quick),
+        lambda: channel_pictures(model, "0", [1, 3], size=12, **quick),
+        lambda: keras_pictures(model, "0", [1], size=12, **quick),
+        lambda: maximize_code(generator, score, **quick),
+    )
+    for climb in climbs:
+        calls.clear()
+        with contextlib.suppress(error):
+            assert climb().isfinite().all()
+        assert len(calls) >= at, "the fault was met"
+        assert torch.is_grad_enabled()
+        assert torch.equal(start, before)
+        assert not any(module.training for module in model.network.modules())
+        assert [
+            len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules()
+        ] == hooks
+        assert all(p.grad is None and not p.requires_grad for p in model.network.parameters())
 
 
 def test_behind_dead_relus_it_warns_and_starts_from_noise():

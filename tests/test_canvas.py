@@ -137,6 +137,18 @@ def test_the_mixture_of_colors_is_that_of_photographs():
     torch.testing.assert_close(independent, independent.diag().diag(), atol=2e-4, rtol=0)
 
 
+def test_waves_that_are_too_fine_to_be_seen_are_left_out():
+    canvas = Fourier((24, 32), std=1, finest=0.26, generator=torch.Generator().manual_seed(0))
+    whole = Fourier((24, 32), std=1, generator=torch.Generator().manual_seed(0))
+    frequency = torch.hypot(torch.fft.fftfreq(24)[:, None], torch.fft.rfftfreq(32))
+    kept, all_waves = (torch.fft.rfft2(each.waves()) for each in (canvas, whole))
+    expected = torch.where(frequency <= 0.26, all_waves, 0)
+    torch.testing.assert_close(kept, expected, atol=1e-4, rtol=0)
+    assert expected.abs().max() > 1 and all_waves[:, :, frequency > 0.26].abs().max() > 0.1
+    (gradient,) = torch.autograd.grad(canvas.image().square().sum(), canvas.parameters())
+    assert not gradient[:, :, frequency > 0.26].any()
+
+
 def test_one_seed_is_one_picture():
     first, again, other = (Fourier(16, generator=torch.Generator().manual_seed(seed)).image() for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -176,6 +188,7 @@ def test_grey_noise_is_an_image(side, count, std, seed):
         (lambda: Pixels(torch.full((1, 3, 4, 4), float("nan"))), ImageInputError, "NaN"),
         (lambda: Pixels(torch.rand(1, 3, 4, 4), low=1, high=0), ArgumentError, "box"),
         (lambda: Fourier(0), ArgumentError, "size"),
+        (lambda: Fourier(8, finest=0), ArgumentError, "finest"),
         (lambda: Fourier((4, 4, 4)), ArgumentError, "size"),
         (lambda: grey_noise(2.5), ArgumentError, "size"),
         (lambda: Code(nn.Identity(), torch.zeros(4)), ArgumentError, "code"),

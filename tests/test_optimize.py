@@ -145,20 +145,32 @@ def test_the_best_of_each_image_is_kept():
         assert torch.equal(found[n], visits[best[n]][0][n])
 
 
-def test_under_a_transform_the_best_is_judged_without_it():
-    weight = torch.randn(1, 3, 8, 8)
-    judged = []
+def test_under_a_transform_the_mean_of_the_last_looks_judges():
+    luck = torch.tensor([0.0, 0.0, 3.0, 0.0, 2.0, 2.0, 2.0, 2.0, 0.0])
+    visits, looks = [], iter(luck)
 
-    def score(images):
-        scores = linear(weight)(images)
-        if not torch.is_grad_enabled():
-            judged.append(scores)
-        return scores
+    def lucky(images, generator):
+        return images + next(looks)
 
-    generator = torch.Generator().manual_seed(0)
-    found = maximize(grey_noise(8), score, steps=40, transform=jitter(1), generator=generator)
-    assert len(judged) == 11  # every tenth of the way, and the end
-    torch.testing.assert_close(linear(weight)(found), torch.stack(judged).amax(dim=0))
+    start, lr = torch.tensor([0.0, 0.125]).repeat(1, 3, 2, 1), 1 / 64
+    score = lambda images: images.flatten(1).mean(dim=1)  # noqa: E731
+    keep = lambda step, images, scores: visits.append((images, scores.item()))  # noqa: E731
+    found = maximize(start, score, steps=8, lr=lr, step_rule="normalized", transform=lucky, on_step=keep)
+    seen = torch.tensor([scores for _, scores in visits])
+    torch.testing.assert_close(seen, luck + start.mean() + lr * torch.arange(9))  # a look a step, and one at the end
+    means = seen.cumsum(0) / torch.arange(1, 10)
+    assert seen.argmax() == 2, "one lucky look ..."
+    assert means.argmax() == 7
+    assert torch.equal(found, visits[7][0]), "... does not win"
+
+
+def test_under_a_transform_old_looks_are_forgotten():
+    looks = iter([3.0] * 5 + [2.0] * 5 + [0.0] * 20 + [2.9] * 21)
+    seen = lambda images, generator: images + next(looks)  # noqa: E731
+    score = lambda images: images.flatten(1).mean(dim=1)  # noqa: E731
+    start = torch.tensor([0.0, 0.125]).repeat(1, 3, 2, 1)
+    found = maximize(start, score, steps=50, lr=1 / 64, step_rule="normalized", transform=seen)
+    assert found.min() > 40 / 64
 
 
 @pytest.mark.parametrize("rule", LRS)

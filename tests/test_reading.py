@@ -9,6 +9,7 @@ from torch import nn
 
 from lecturelib import load_model
 from lecturelib.errors import LayerNameError
+from lecturelib.reading import LayerReader
 
 MEAN, STD = (0, 0, 0), (1, 1, 1)  # the networks here take the pictures as they are
 
@@ -340,3 +341,19 @@ def test_the_code_is_in_front_of_the_last_dense_layer():
     assert model.code_layer == "2" and model.activation(torch.rand(2, 3, 2, 2), "2").shape == (2, 6)
     with pytest.raises(LayerNameError):
         _ = model_of(Twice()).code_layer
+
+
+def test_large_batches_are_read_in_parts_that_an_allocator_keeps_at_hand():
+    sizes = []
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    network[1].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    reader, images = LayerReader(network.eval(), {}), torch.rand(5, 3, 256, 128, requires_grad=True)
+    values = reader.read(images, ["0", "1"])
+    whole = network[0](images)
+    torch.testing.assert_close(values["0"], whole)
+    torch.testing.assert_close(values["1"], whole.relu())
+    gradient, expected = (torch.autograd.grad(found.square().sum(), images)[0] for found in (values["1"], whole.relu()))
+    torch.testing.assert_close(gradient, expected)
+    assert sizes == [2, 2, 1]
+    reader.read(images, ["4"])
+    assert sizes[3:] == [5], "a dense layer reads its weights once for all"
