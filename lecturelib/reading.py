@@ -75,6 +75,24 @@ class LayerReader:
             )
         return self._nodes[path]
 
+    def after(self, layer: str) -> tuple[list[str], fx.GraphModule]:
+        """The layers that the network behind `layer` reads (`layer`, then ways around it), and this part of it."""
+        start = self.node(layer)
+        nodes = start.graph.nodes
+        behind, taken = {start}, [start]
+        for node in nodes:
+            if behind & set(node.all_input_nodes):
+                behind.add(node)
+                taken += [other for other in node.all_input_nodes if other not in behind and other.op != "get_attr"]
+        taken = list(dict.fromkeys(taken))
+        graph = fx.Graph()
+        copied = {node: graph.placeholder(node.name) for node in taken}
+        for node in nodes:
+            if (node in behind or node.op == "get_attr") and node not in copied:
+                copied[node] = graph.node_copy(node, copied.__getitem__)
+        paths = {node: path for path, node in self._nodes.items()}
+        return [paths[node] for node in taken], fx.GraphModule(self.network, graph)
+
     def code_layer(self) -> str:
         """The layer whose output the last dense layer reads: the code of the image in front of the classifier."""
         dense = [node for path, node in self._nodes.items() if isinstance(self._modules.get(path), nn.Linear)]

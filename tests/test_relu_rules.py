@@ -165,6 +165,15 @@ def test_the_rules_agree_with_captum(images, rule, reference):
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rules_hold_where_images_go_through_the_network_one_by_one(images, monkeypatch, rule):
+    with relu_rule(zoo(), rule):
+        together = input_gradient(images, class_score(zoo(), [1, 2]))
+        monkeypatch.setattr("lecturelib.scores.LARGEST_MAP", 1)
+        alone = input_gradient(images, class_score(zoo(), [1, 2]))
+    torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-12)
+
+
 def test_all_rules_are_the_gradient_where_everything_is_positive(images):
     network = Zoo("modules")
     for parameter in network.parameters():
