@@ -63,8 +63,15 @@ class Model:
         """Logits, shape (N, K)."""
         return self._logits(self._run(self.reader.logits, images))
 
+    def twin(self) -> "Model":
+        """The same model with modules of its own, which share the weights: replacing theirs leaves this one alone."""
+        twin = copy.copy(self)
+        twin.network = _frozen(self.network)
+        twin.reader = self.reader.of_twin(twin.network)
+        return twin
+
     def behind(self, layer: str) -> tuple[list[str], Callable[..., Tensor]]:
-        """The network behind `layer`: the layers that it reads, `layer` first, and a function of their outputs: logits."""
+        """The network behind `layer`: the layers that it reads, `layer` first, and a function from these to logits."""
         layers, rest = self.reader.after(layer)
 
         def logits(*activations: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ cannot be traced
 that, on the next entry.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,6 +29,18 @@ class LayerReader:
         self._nodes = _traced(network)
         self._programs: dict[frozenset[str], fx.GraphModule] = {}
         self._hooking = threading.RLock()
+
+    def of_twin(self, network: nn.Module) -> "LayerReader":
+        """This reader for a copy of its network: the trace holds for both. An interrupted `fx` may leave patches."""
+        twin = copy.copy(self)
+        twin.network, twin._modules = network, dict(network.named_modules())
+        twin._programs, twin._hooking = {}, threading.RLock()
+        return twin
+
+    @property
+    def graph(self) -> fx.Graph | None:
+        """The trace of the network; None where it could not be traced."""
+        return next((node.graph for node in self._nodes.values()), None)
 
     def path(self, layer: str) -> str:
         """The dotted name of `layer`; a wrong name raises `LayerNameError` with the nearest ones."""
