@@ -134,7 +134,7 @@ def images_together(model: Model, images: Tensor) -> int:
     The map that is looked at is the first convolution's, the largest one in the networks of this field.
     """
     first = next((module for module in model.network.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None or images.ndim != 4:
+    if first is None:
         return max(1, len(images))
     values = first.out_channels * images.shape[2] * images.shape[3] / (first.stride[0] * first.stride[1])
     room = LARGEST_MAP if model.device.type == "cpu" else 16 * LARGEST_MAP  # a GPU wants more work at a time
@@ -143,10 +143,12 @@ def images_together(model: Model, images: Tensor) -> int:
 
 def _parts(score: ModelScore, images: Tensor) -> list[tuple[slice, ModelScore]]:
     """Which images go through the network together, and what is asked of them; parts of nearly equal size."""
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        return [(slice(None), score)]  # the model says what is wrong with them
     count, many = len(images), isinstance(score.chosen, list)
     together = images_together(score.model, images)
     if count <= together or (many and len(score.chosen) != count):
-        return [(slice(count), score)]
+        return [(slice(None), score)]
     size = -(-count // -(-count // together))
     places = [slice(begin, begin + size) for begin in range(0, count, size)]
     return [(place, replace(score, chosen=score.chosen[place]) if many else score) for place in places]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lecturelib import load_model
-from lecturelib.errors import ArgumentError, ClassNameError, LayerNameError, ScoreError
+from lecturelib.errors import ArgumentError, ClassNameError, ImageInputError, LayerNameError, ScoreError
 from lecturelib.scores import (
     channel_score,
     class_score,
@@ -174,3 +174,9 @@ def test_a_list_of_the_wrong_length_is_named_for_many_images_too(deep, monkeypat
     monkeypatch.setattr("lecturelib.scores.LARGEST_MAP", 1)
     with pytest.raises(ArgumentError, match="3 names, 4 images"):
         class_score(deep, [0, 1, 2])(torch.rand(4, 3, 9, 9))
+
+
+@pytest.mark.parametrize("wrong", [torch.rand(3, 9, 9), torch.tensor(1.0), "koala", None])
+def test_what_is_no_image_is_named_by_the_model(deep, wrong):
+    with pytest.raises(ImageInputError):
+        class_score(deep, 0)(wrong)
