@@ -138,7 +138,7 @@ def images_together(model: Model, images: Tensor) -> int:
         return max(1, len(images))
     values = first.out_channels * images.shape[2] * images.shape[3] / (first.stride[0] * first.stride[1])
     room = LARGEST_MAP if model.device.type == "cpu" else 16 * LARGEST_MAP  # a GPU wants more work at a time
-    return max(1, int(room / (4 * values)))
+    return max(1, int(room / (4 * max(1, values))))
 
 
 def _parts(score: ModelScore, images: Tensor) -> list[tuple[slice, ModelScore]]:
