@@ -5,6 +5,7 @@ Everything happens on images (N, 3, H, W) in [0, 1]; `epsilon` is the largest ch
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 
 import torch
@@ -108,8 +109,7 @@ def pgd(
 
 def cross_entropy_score(model: Model, label: Label | Sequence[Label]) -> Score:
     """Minus the log-probability of the right class: climbing it leads away from the class."""
-    right = log_probability(model, label)
-    return lambda images: -right(images)
+    return replace(log_probability(model, label), head=lambda logits: -logits.log_softmax(dim=1))
 
 
 def round_to_8_bit(image: Tensor, original: Tensor | None = None, *, epsilon: float = 1.0) -> Tensor:

@@ -143,7 +143,7 @@ y_label: str,
         axis.plot(np.arange(len(values)) if x is None else x, values, dashes, label=name, color=color, lw=2.5)
     axis.set_yscale("log" if log else "linear")
     if len(lines) > 1:
-        axis.legend()
+        figure.legend(loc="outside right center")  # inside it would cover a part of the curves
     return figure
 
 

@@ -183,11 +183,11 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 def _steps(model: Model, layer: str | None) -> list[Step] | None:
     """The network's operations in order, up to `layer`; None unless each has exactly one input: the one before."""
-    try:
-        target = None if layer is None else model.module(layer)
-        previous, *nodes = fx.Tracer().trace(model.network).nodes
-    except Exception:  # a layer that is no module, or whatever the network's code raises when its input is a symbol
+    modules, path = dict(model.network.named_modules()), None if layer is None else model.reader.path(layer)
+    if model.reader.graph is None or (path is not None and path not in modules):
         return None
+    target = modules.get(path)
+    previous, *nodes = model.reader.graph.nodes
     steps = []
     for node in nodes:
         if node.all_input_nodes != [previous] or node.args[:1] != (previous,):

@@ -3,7 +3,8 @@
 import copy
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from safetensors import safe_open
@@ -60,7 +61,27 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, shape (N, K)."""
-        logits = self._run(self.reader.logits, images)
+        return self._logits(self._run(self.reader.logits, images))
+
+    def twin(self) -> "Model":
+        """The same model with modules of its own, which share the weights: replacing theirs leaves this one alone."""
+        twin = copy.copy(self)
+        twin.network = _frozen(self.network)
+        twin.reader = self.reader.of_twin(twin.network)
+        return twin
+
+    def behind(self, layer: str) -> tuple[list[str], Callable[..., Tensor]]:
+        """The network behind `layer`: the layers that it reads, `layer` first, and a function from these to logits."""
+        layers, rest = self.reader.after(layer)
+
+        def logits(*activations: Tensor) -> Tensor:
+            with self._explaining(f"shape {tuple(activations[0].shape)} behind {layer}"):
+                return self._logits(rest(*activations))
+
+        return layers, logits
+
+    def _logits(self, logits: object) -> Tensor:
+        """`logits`, if they are what a classifier gives."""
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise LectureError(
                 f"the network {self.name} does not give one row of class scores per image",
@@ -148,14 +169,19 @@ class Model:
                 do="use load_image(...)",
             )
         inputs = (images.to(self.device, self.dtype) - self.mean) / self.std
-        try:
+        with self._explaining(f"{images.shape[2]} x {images.shape[3]} pixels"):
             return function(inputs.contiguous(memory_format=torch.channels_last))
+
+    @contextmanager
+    def _explaining(self, received: str) -> Iterator[None]:
+        """Says what PyTorch means where it refuses a picture."""
+        try:
+            yield
         except RuntimeError as error:
             refusal = next((refusal for sign, refusal in _REFUSALS.items() if sign in str(error)), None)
             if refusal is None:
                 raise
             what, do = refusal
-            received = f"{images.shape[2]} x {images.shape[3]} pixels"
             raise ImageInputError(what.format(self.name), received=received, do=do) from error
 
 

@@ -8,6 +8,7 @@ cannot be traced
 that, on the next entry.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 
@@ -29,6 +30,18 @@ class LayerReader:
         self._nodes = _traced(network)
         self._programs: dict[frozenset[str], fx.GraphModule] = {}
         self._hooking = threading.RLock()
+
+    def of_twin(self, network: nn.Module) -> "LayerReader":
+        """This reader for a copy of its network: the trace holds for both. An interrupted `fx` may leave patches."""
+        twin = copy.copy(self)
+        twin.network, twin._modules = network, dict(network.named_modules())
+        twin._programs, twin._hooking = {}, threading.RLock()
+        return twin
+
+    @property
+    def graph(self) -> fx.Graph | None:
+        """The trace of the network; None where it could not be traced."""
+        return next((node.graph for node in self._nodes.values()), None)
 
     def path(self, layer: str) -> str:
         """The dotted name of `layer`; a wrong name raises `LayerNameError` with the nearest ones."""
@@ -75,6 +88,24 @@ class LayerReader:
                 do="use a network without branches that depend on the data",
             )
         return self._nodes[path]
+
+    def after(self, layer: str) -> tuple[list[str], fx.GraphModule]:
+        """The layers that the network behind `layer` reads (`layer`, then ways around it), and this part of it."""
+        start = self.node(layer)
+        nodes = start.graph.nodes
+        behind, taken = {start}, [start]
+        for node in nodes:
+            if behind & set(node.all_input_nodes):
+                behind.add(node)
+                taken += [other for other in node.all_input_nodes if other not in behind and other.op != "get_attr"]
+        taken = list(dict.fromkeys(taken))
+        graph = fx.Graph()
+        copied = {node: graph.placeholder(node.name) for node in taken}
+        for node in nodes:
+            if (node in behind or node.op == "get_attr") and node not in copied:
+                copied[node] = graph.node_copy(node, copied.__getitem__)
+        paths = {node: path for path, node in self._nodes.items()}
+        return [paths[node] for node in taken], fx.GraphModule(self.network, graph)
 
     def code_layer(self) -> str:
         """The layer whose output the last dense layer reads: the code of the image in front of the classifier."""

@@ -6,7 +6,7 @@ has to be put back.
 """
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
 from lecturelib.errors import ArgumentError, LayerNameError, LectureError, nearest
@@ -50,7 +50,7 @@ def relu_rule(model: Model, rule: str) -> TorchFunctionMode:
     """
     _require_rule(rule)
     if rule != "backprop":
-        _require_relus(model.network)
+        _require_relus(model)
     return _ReluRule(rule)
 
 
@@ -113,9 +113,9 @@ def _is_relu(name: str, args: tuple, kwargs: dict) -> bool:
     return isinstance(low, int | float) and low == 0 and high is None
 
 
-def _require_relus(network: nn.Module) -> None:
+def _require_relus(model: Model) -> None:
     """Refuse a network on which the rules would be wrong or without effect."""
-    modules = list(network.named_modules())
+    modules = list(model.network.named_modules())
     for name, module in modules:
         kind = type(module).__name__
         # torch.compile's class by name, because importing it takes seconds.
@@ -127,21 +127,19 @@ def _require_relus(network: nn.Module) -> None:
             )
         if isinstance(module, _OTHER_MODULES):
             raise _no_rule(f"the module {name} ({kind})")
-    if not any(isinstance(module, nn.ReLU) for _, module in modules) and _calls_no_relu(network):
+    if not any(isinstance(module, nn.ReLU) for _, module in modules) and _calls_no_relu(model):
         raise LayerNameError(
             "this network has no ReLU, so the rules make no difference",
-            received=type(network).__name__,
+            received=type(model.network).__name__,
             do='use the plain gradient: relu_rule(model, "backprop"), or no block at all',
         )
 
 
-def _calls_no_relu(network: nn.Module) -> bool:
+def _calls_no_relu(model: Model) -> bool:
     """Whether the network's own code is known to call no function that is a ReLU."""
-    try:
-        nodes = fx.Tracer().trace(network).nodes
-    except Exception:  # whatever the network's own code raises when its input is a symbol: then nothing is known
+    if model.reader.graph is None:
         return False
-    called = {getattr(node.target, "__name__", node.target) for node in nodes if node.op.startswith("call_")}
+    called = {getattr(n.target, "__name__", n.target) for n in model.reader.graph.nodes if n.op.startswith("call_")}
     return not called & (_RELUS | _CLAMPS)
 
 

@@ -1,21 +1,19 @@
 """Lecture 04: which pixels does a number inside the network hang on? The gradient with respect to the picture."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lecturelib.errors import ArgumentError, LayerNameError, ScoreError
 from lecturelib.images import require_image
 from lecturelib.maps import require_whole
 from lecturelib.models import Model
-from lecturelib.occlusion import TOGETHER
-from lecturelib.scores import ModelScore, Score, class_score, evaluate
+from lecturelib.scores import ModelScore, Score, class_score, evaluate, images_together
 
 
 def input_gradient(image: Tensor, score: Score) -> Tensor:
@@ -85,24 +83,25 @@ def grad_cam(model: Model, image: Tensor, layer: str, name: str | int | Sequence
     """Where a layer's maps speak for a class, shape (N, H, W), >= 0, enlarged to the image (Selvaraju et al., 2017).
 
     ReLU of the sum of the maps A_k, each times the mean over its positions of the class score's gradient:
-    max(0, sum_k A_k mean(dS/dA_k)). The usual layer is the last one with maps.
+    max(0, sum_k A_k mean(dS/dA_k)). The usual layer is the last one with maps. No graph is recorded below it.
 
-    Raises `LayerNameError` for a layer that is no module or has no maps.
+    Raises `LayerNameError` for a layer without maps, and where the way from it to the classes is not known.
     """
     require_image(image)
-    private, leaf = _starting_at(model, layer)
+    score = class_score(model, name)
+    layers, logits = model.behind(layer)
     with _differentiating():
-        values = evaluate(class_score(private, name), image.detach().clone())
-        if leaf.value is None or leaf.value.ndim != 4:
-            shape = "no tensor" if leaf.value is None else f"shape {tuple(leaf.value.shape)}"
+        with torch.no_grad():
+            found = [model.activations(part, layers) for part in image.split(images_together(model, image))]
+        maps, *others = (torch.cat([part[each] for part in found]) for each in layers)
+        if maps.ndim != 4:
             raise LayerNameError(
                 f"Grad-CAM needs a layer with maps, shape (N, C, h, w); {layer} has none",
-                received=shape,
+                received=f"shape {tuple(maps.shape)}",
                 do="choose a convolution, its ReLU or a pooling layer",
             )
-        gradient = _of_sum(values, leaf.value)
-    maps = leaf.value.detach()
-    weighted = (maps * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).clamp_(min=0)
+        gradient = _of_sum(score.read(logits(maps.requires_grad_(), *others)), maps)
+    weighted = (maps.detach() * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).clamp_(min=0)
     return F.interpolate(weighted, size=image.shape[2:], mode="bilinear")[:, 0]
 
 
@@ -127,8 +126,7 @@ def _together(image: Tensor, score: Score) -> int:
     """How many versions of the images go through the network in one pass."""
     if not isinstance(score, ModelScore):
         return 1  # a score of N images may ask something else of each of them
-    pixels = TOGETHER if image.device.type == "cpu" else 16 * TOGETHER
-    return max(1, pixels // (len(image) * image.shape[2] * image.shape[3]))
+    return max(1, images_together(score.model, image) // len(image))
 
 
 def _repeated(score: Score, count: int) -> Score:
@@ -157,37 +155,6 @@ def _differentiating() -> Iterator[None]:
     """Gradients are recorded here, also when the caller is inside of `no_grad` or `inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-class _Leaf:
-    """A forward hook that cuts the graph: what comes out of the module is where differentiation starts."""
-
-    value: Tensor | None = None
-
-    def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
-        if self.value is not None or not isinstance(output, Tensor):
-            return None
-        self.value = output.detach().requires_grad_()
-        return self.value.clone()  # an in-place operation may follow, which is forbidden on a leaf
-
-
-def _starting_at(model: Model, layer: str) -> tuple[Model, _Leaf]:
-    """The model with a graph that starts at `layer`. The hook sits on private modules, which share the weights."""
-    path = model.reader.path(layer)
-    weights = [*model.network.parameters(), *model.network.buffers()]
-    network = copy.deepcopy(model.network, {id(weight): weight for weight in weights})
-    if path not in dict(network.named_modules()):
-        raise LayerNameError(
-            f"Grad-CAM needs a layer that is a module; {layer} is an operation between modules",
-            received=repr(layer),
-            do="choose the module in front of it",
-        )
-    leaf = _Leaf()
-    network.get_submodule(path).register_forward_hook(leaf)
-    private = copy.copy(model)
-    private.network, private.reader = network, copy.copy(model.reader)
-    private.reader.network = network
-    return private, leaf
 
 
 def _baseline(image: Tensor, baseline: Tensor | float) -> Tensor:

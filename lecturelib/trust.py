@@ -203,8 +203,7 @@ def _private_copy(model: Model) -> tuple[Model, dict[str, list[nn.Module]]]:
 
     A norm goes with the convolution in front of it.
     """
-    paths = {layer: model.reader.path(layer) for layer in model.layers}
-    private = Model(model.network, name=model.name, classes=model.classes, layers=paths, mean=model.mean, std=model.std)
+    private, paths = model.twin(), {layer: model.reader.path(layer) for layer in model.layers}
     names, groups = {path: layer for layer, path in paths.items()}, {}
     for path, module in private.network.named_modules():
         if next(module.parameters(recurse=False), None) is None:

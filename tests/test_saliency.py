@@ -214,7 +214,7 @@ def test_only_a_few_copies_go_through_the_network_at_a_time(model, monkeypatch, 
     seen = []
     run = model.reader.logits
     monkeypatch.setattr(model.reader, "logits", lambda inputs: seen.append(len(inputs)) or run(inputs))
-    monkeypatch.setattr("lecturelib.saliency.TOGETHER", 2 * 3 * 144)
+    monkeypatch.setattr("lecturelib.scores.LARGEST_MAP", 6 * 4 * 6 * 144)  # the first map: 6 channels of 12 x 12
     score, generators = class_score(model, [0, 3, 1]), [torch.Generator().manual_seed(0) for _ in range(2)]
     few = smoothgrad(images, score, samples=samples, generator=generators[0])
     assert seen == [6] * (samples // 2) + [3]
@@ -285,19 +285,23 @@ def test_grad_cam_of_average_pooled_maps_is_the_class_activation_map(images):
     torch.testing.assert_close(grad_cam(model, images, "0", 1), expected)
 
 
-class Watched(nn.Identity):
-    seen: list[bool] = []  # noqa: RUF012
-
-    def forward(self, values):
-        self.seen.append(values.requires_grad)
-        return values
-
-
 def test_grad_cam_records_no_graph_below_its_layer(images):
-    layers = [nn.Conv2d(3, 4, 3), Watched(), nn.Conv2d(4, 4, 3), nn.ReLU(), Watched(), nn.Flatten(), nn.Linear(256, 2)]
-    Watched.seen.clear()
-    grad_cam(load_model(nn.Sequential(*layers).double()), images.requires_grad_(), "3", 0)
-    assert Watched.seen[-2:] == [False, True]
+    layers = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)]
+    network, seen = nn.Sequential(*layers).double(), []
+    for layer in (network[0], network[4]):
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    grad_cam(load_model(network), images.requires_grad_(), "2", 0)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_grad_cam_reads_its_layer_a_few_images_at_a_time_and_the_rest_at_once(model, monkeypatch, images, together):
+    expected, seen = grad_cam(model, images, "4", [0, 3, 1]), []
+    for place in (0, 6):
+        model.network[place].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    monkeypatch.setattr("lecturelib.scores.LARGEST_MAP", together * 4 * 6 * 144)
+    torch.testing.assert_close(grad_cam(model, images, "4", [0, 3, 1]), expected, rtol=1e-10, atol=1e-12)
+    assert seen == {1: [1, 1, 1, 3], 2: [2, 1, 3]}[together]
 
 
 class InPlace(nn.Module):
@@ -316,13 +320,46 @@ def test_grad_cam_reads_the_layer_before_an_operation_in_place(images):
     torch.testing.assert_close(grad_cam(load_model(network), images, "conv", 1), expected)
 
 
+class Branching(InPlace):
+    def forward(self, images):
+        return super().forward(images) if images.sum() > -1e9 else None
+
+
+class Detour(nn.Module):
+    """A layer with a way around it, and the picture itself is used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.dense = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 2)
+        self.double()
+
+    def forward(self, images):
+        maps = self.conv1(images).relu()
+        return self.dense((maps + self.conv2(maps) * images[:, :1, 1:-1, 1:-1]).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "relu", "relu_1"])
+def test_grad_cam_follows_the_ways_around_its_layer(images, layer):
+    model = load_model(Detour(), **UNSCALED)
+    leaf = images.clone().requires_grad_()
+    first = model.network.conv1(leaf)
+    rectified = first.relu()
+    second = model.network.conv2(rectified)
+    last = (rectified + second * leaf[:, :1, 1:-1, 1:-1]).relu()
+    maps = {"conv1": first, "relu": rectified, "conv2": second, "relu_1": last}[layer]
+    (gradient,) = torch.autograd.grad(model.network.dense(last.mean(dim=(2, 3)))[:, 1].sum(), maps)
+    expected = (maps * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).relu()
+    expected = F.interpolate(expected, size=(12, 12), mode="bilinear")[:, 0].detach()
+    torch.testing.assert_close(grad_cam(model, images, layer, 1), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_grad_cam_names_the_layers_that_it_cannot_use(model, images):
     with pytest.raises(LayerNameError, match="has none"):
         grad_cam(model, images, "6", 0)
     with pytest.raises(LayerNameError, match="Near it"):
         grad_cam(model, images, "conv9", 0)
-    with pytest.raises(LayerNameError, match="module"):
-        grad_cam(load_model(InPlace()), images, "relu_", 0)
+    with pytest.raises(LayerNameError, match="not known"):
+        grad_cam(load_model(Branching()), images, "conv", 0)
 
 
 @pytest.mark.parametrize(

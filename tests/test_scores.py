@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lecturelib import load_model
-from lecturelib.errors import ArgumentError, ClassNameError, LayerNameError, ScoreError
+from lecturelib.errors import ArgumentError, ClassNameError, ImageInputError, LayerNameError, ScoreError
 from lecturelib.scores import (
     channel_score,
     class_score,
@@ -147,3 +147,36 @@ def test_questions_about_nothing_are_told():
         class_score(model, [])
     with pytest.raises(ArgumentError, match="no position"):
         neuron_score(model, "relu1_1", 0, y=1.5)(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("make", [class_score, log_probability, probability])
+@pytest.mark.parametrize("classes", [2, [0, 4, 1, 1, 3]])
+def test_many_images_go_through_the_network_a_few_at_a_time_and_nothing_else_changes(deep, monkeypatch, make, classes):
+    images, above = torch.rand(5, 3, 9, 9, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    score, seen = make(deep, classes), []
+
+    def asked() -> list[torch.Tensor]:
+        leaf = images.clone().requires_grad_()
+        halved = score(leaf / 2)
+        with torch.no_grad():
+            return [halved.detach(), score(images), *torch.autograd.grad(halved, leaf, above)]
+
+    at_once = asked()
+    monkeypatch.setattr("lecturelib.scores.LARGEST_MAP", 2 * 4 * 6 * 81)  # two maps of 6 channels, 9 x 9
+    run = deep.reader.logits
+    monkeypatch.setattr(deep.reader, "logits", lambda inputs: seen.append(len(inputs)) or run(inputs))
+    for few, expected in zip(asked(), at_once, strict=True):
+        torch.testing.assert_close(few, expected, rtol=1e-12, atol=1e-14)
+    assert seen == [2, 2, 1, 2, 2, 1]
+
+
+def test_a_list_of_the_wrong_length_is_named_for_many_images_too(deep, monkeypatch):
+    monkeypatch.setattr("lecturelib.scores.LARGEST_MAP", 1)
+    with pytest.raises(ArgumentError, match="3 names, 4 images"):
+        class_score(deep, [0, 1, 2])(torch.rand(4, 3, 9, 9))
+
+
+@pytest.mark.parametrize("wrong", [torch.rand(3, 9, 9), torch.tensor(1.0), "koala", None])
+def test_what_is_no_image_is_named_by_the_model(deep, wrong):
+    with pytest.raises(ImageInputError):
+        class_score(deep, 0)(wrong)
