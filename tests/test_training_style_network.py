@@ -63,11 +63,11 @@ def assert_same(state, expected):
         assert torch.equal(state["network"][name], value), name
 
 
-def test_the_loss_is_content_and_style_and_noise():
-    loss, model = (
-        StyleLoss(load_model("mini_vgg", device="cpu"), RECIPE, pictures()),
-        load_model("mini_vgg", device="cpu"),
-    )
+@pytest.mark.parametrize(("sixteen_bits", "rtol"), [(False, 1e-5), (True, 0.02)])
+def test_the_loss_is_content_and_style_and_noise(monkeypatch, sixteen_bits, rtol):
+    monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device: sixteen_bits)
+    model = load_model("mini_vgg", device="cpu")
+    loss = StyleLoss(model, RECIPE, pictures())
     painted, photograph = load_image("coffee", size=32), load_image("cat", size=32)
     style = [
         relative_distance(gram(model.activation(painted, layer)), gram(model.activation(pictures()[1], layer)))
@@ -77,7 +77,26 @@ def test_the_loss_is_content_and_style_and_noise():
     gap = model.activation(painted, "relu2_1") - model.activation(photograph, "relu2_1")
     content = gap.square().mean() / scale
     expected = content + RECIPE.style_weight * sum(style) / 2 + RECIPE.tv_weight * total_variation(painted) / 32**2
-    torch.testing.assert_close(loss(painted, photograph, torch.tensor([1])), expected.reshape(1))
+    found = loss(painted, photograph, torch.tensor([1]))
+    torch.testing.assert_close(found, expected.reshape(1), rtol=rtol, atol=0)
+    assert torch.allclose(found, expected, rtol=1e-5) is not sixteen_bits
+
+
+def test_sixteen_bits_train_as_well_as_thirty_two(folder, tmp_path, monkeypatch):
+    """The same steps in both: convolutions give 16-bit numbers in one, the losses on the way agree."""
+    recipe, losses = Recipe(("mosaic",), steps=20, **(SMALL | {"lr": 5e-3})), {}
+    for sixteen_bits in (False, True):
+        monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device, wanted=sixteen_bits: wanted)
+        run = style_network._Run(recipe, PhotographFolder(folder), pictures(recipe), None, torch.device("cpu"))
+        dtypes = []
+        run.network.paint.register_forward_hook(lambda module, inputs, output, seen=dtypes: seen.append(output.dtype))
+        for _ in range(20):
+            run.take(run.network, 0, 1)
+        assert set(dtypes) == {torch.bfloat16 if sixteen_bits else torch.float32}
+        assert all(parameter.dtype == torch.float32 for parameter in run.network.parameters())
+        run.judge(tmp_path)
+        losses[sixteen_bits] = run.curve[-1]["held_out"]
+    assert losses[True] == pytest.approx(losses[False], rel=0.1)
 
 
 def test_a_style_picture_has_no_style_error_of_its_own():
@@ -126,17 +145,19 @@ from lecturelib.training import style_network
 from lecturelib.training.photographs import PhotographFolder
 from lecturelib.training.style_network import Recipe, train
 style_network.HELD_OUT = ("cat",)
+if "float32" in sys.argv:
+    style_network.bfloat16_is_fast = lambda device: False
 recipe = Recipe(("mosaic", "swirl"), steps=int(sys.argv[3]), **eval(sys.argv[4]))
 pictures = [load_image(name, size=recipe.style_pixels) for name in recipe.styles]
 train(recipe, PhotographFolder(sys.argv[1]), pictures, sys.argv[2], save_every=1, device="cpu")
 """
 
 
-def start(folder, run, steps: int, *launcher: str) -> subprocess.Popen:
+def start(folder, run, steps: int, *launcher: str, dtype: str = "any") -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     program = run.parent / "program.py"
     program.write_text(CLASS, encoding="utf-8")
-    command = [sys.executable, *launcher, str(program), str(folder), str(run), str(steps), repr(SMALL)]
+    command = [sys.executable, *launcher, str(program), str(folder), str(run), str(steps), repr(SMALL), dtype]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -163,17 +184,20 @@ def test_kills_leave_a_whole_checkpoint_and_the_run_goes_on(folder, tmp_path):
         load_style_net(run / "best.safetensors", device="cpu")
 
 
-def test_two_processes_give_what_one_gives(folder, uninterrupted, tmp_path):
-    process = start(folder, tmp_path / "run", 6, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+def test_two_processes_give_what_one_gives(folder, tmp_path, monkeypatch):
+    """In 32 bits: a sum of two halves, each rounded to 16 bits, is not the rounded sum."""
+    monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device: False)
+    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
+    process = start(folder, tmp_path / "two", 6, *launcher, dtype="float32")
+    train(RECIPE, PhotographFolder(folder), pictures(), tmp_path / "one", save_every=6, device="cpu")
     assert process.wait() == 0, process.stderr.read()
     process.stderr.close()
-    two = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     # Compared by their pictures: a bias in front of a norm has no effect, its gradient is rounding noise, which Adam
     # makes as large as any other.
     paintings = []
-    for state in (two, uninterrupted):
+    for number in ("one", "two"):
         network = StyleNetwork(styles=2, width=4, blocks=1)
-        network.load_state_dict(state["network"])
+        network.load_state_dict(load_checkpoint(tmp_path / number / "checkpoint.pt")["network"])
         paintings.append(network(load_image("cat", size=32), 1).detach())
     torch.testing.assert_close(*paintings, atol=2e-3, rtol=0)
 

@@ -33,7 +33,7 @@ from lecturelib.regularizers import total_variation
 from lecturelib.texture import gram
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import PhotographFolder
-from lecturelib.training.steps import draw, join_processes, warm_up_then_cosine
+from lecturelib.training.steps import bfloat16_is_fast, draw, join_processes, warm_up_then_cosine
 
 HELD_OUT = ("astronaut", "cat", "china", "coffee")  # packaged photographs, for the previews and for judging
 LONGEST = 10.0  # gradients are cut to this length
@@ -72,7 +72,7 @@ class StyleLoss:
         self.model, self.recipe = model, recipe
         self.layers = list(dict.fromkeys([*recipe.style_layers, recipe.content_layer]))
         with torch.no_grad():
-            found = [model.activations(image.to(model.device), self.layers) for image in styles]
+            found = [self._features(image, self.layers) for image in styles]
         # One scale for all photographs: relative to itself, the error of a nearly blank one would outweigh all others.
         self.scale = torch.stack([each[recipe.content_layer].square().mean() for each in found]).mean()
         self.grams = {layer: torch.cat([gram(each[layer]) for each in found]) for layer in recipe.style_layers}
@@ -81,8 +81,8 @@ class StyleLoss:
         """One number for each picture, shape (N,); `styles` (N,) are the numbers of the wanted styles."""
         recipe = self.recipe
         with torch.no_grad():
-            content = self.model.activation(photographs, recipe.content_layer)
-        found = self.model.activations(painted, self.layers)
+            content = self._features(photographs, [recipe.content_layer])[recipe.content_layer]
+        found = self._features(painted, self.layers)
         style = [relative_distance(gram(found[layer]), grams[styles]) for layer, grams in self.grams.items()]
         noise = total_variation(painted) / painted[0, 0].numel()
         return (
@@ -90,6 +90,12 @@ class StyleLoss:
             + recipe.style_weight * torch.stack(style).mean(dim=0)
             + recipe.tv_weight * noise
         )
+
+    def _features(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        """What the layers give, in 32 bits: sums over thousands of positions are too coarse in 16."""
+        with _mixed_precision(self.model.device):
+            found = self.model.activations(images, layers)
+        return {layer: features.float() for layer, features in found.items()}
 
 
 def train(
@@ -113,7 +119,8 @@ def train(
     on_preview: called as on_preview(step, pictures) whenever the held-out photographs have been painted.
 
     The random numbers of a step depend on the recipe's seed and on the step alone, so a resumed run is the
-    uninterrupted one; with instance norm, several processes give what one gives.
+    uninterrupted one; with instance norm, several processes give what one gives. Convolutions are in 16 bits where the
+    device is made for it.
     """
     if len(styles) != len(recipe.styles):
         raise ArgumentError("each style has one picture", received=f"{len(styles)} for {len(recipe.styles)} names")
@@ -197,7 +204,7 @@ class _Run:
         numbers = (self.step * recipe.batch + torch.arange(recipe.batch)) % count
         numbers = torch.full_like(numbers, count - 1) if self.only_last else numbers
         numbers = numbers[rank::world].to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with _mixed_precision(self.device):
             painted = parallel(images, F.one_hot(numbers, count).float())
         losses = self.loss(painted.float(), images, numbers)
         self.optimizer.zero_grad()
@@ -298,6 +305,11 @@ def _counted(first: int, last: int, *, show: bool) -> Iterator[int]:
         for step in range(first, last):
             yield step
             bar.update()
+
+
+def _mixed_precision(device: torch.device) -> torch.autocast:
+    """Convolutions in 16 bits where the device is made for it; weights, norms and losses stay in 32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_is_fast(device))
 
 
 def _new_network(recipe: Recipe) -> StyleNetwork:
