@@ -1,10 +1,8 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from lecturelib.training.style_network import Recipe, StyleLoss, train
 ROOT = Path(__file__).parents[1]
 LAYERS = ("relu1_1", "relu2_1")
 SMALL = {"pixels": 32, "style_pixels": 48, "batch": 2, "width": 4, "blocks": 1, "style_layers": LAYERS}
-SMALL |= {"content_layer": "relu2_1"}
+SMALL |= {"content_layer": "relu2_1", "style_weight": 4.0}
 RECIPE = Recipe(("mosaic", "swirl"), steps=6, **SMALL)
 
 
@@ -161,29 +159,6 @@ def start(folder, run, steps: int, *launcher: str, dtype: str = "any") -> subpro
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def test_kills_leave_a_whole_checkpoint_and_the_run_goes_on(folder, tmp_path):
-    """Killed again and again at no particular moment: what was saved is whole, and steps are never lost."""
-    run, reached = tmp_path / "run", 0
-    for wait in (0.3, 0.05, 0.11):
-        process = start(folder, run, 100_000)
-        before = (run / "checkpoint.pt").stat().st_mtime_ns if (run / "checkpoint.pt").exists() else 0
-        while process.poll() is None:
-            checkpoint = run / "checkpoint.pt"
-            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
-                break
-            time.sleep(0.01)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, process.stderr.read()
-        process.stderr.close()
-        state = load_checkpoint(run / "checkpoint.pt")
-        assert state["step"] > reached
-        reached = state["step"]
-        load_style_net(run / "best.safetensors", device="cpu")
-
-
 def test_two_processes_give_what_one_gives(folder, tmp_path, monkeypatch):
     """In 32 bits: a sum of two halves, each rounded to 16 bits, is not the rounded sum."""
     monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device: False)
@@ -200,6 +175,21 @@ def test_two_processes_give_what_one_gives(folder, tmp_path, monkeypatch):
         network.load_state_dict(load_checkpoint(tmp_path / number / "checkpoint.pt")["network"])
         paintings.append(network(load_image("cat", size=32), 1).detach())
     torch.testing.assert_close(*paintings, atol=2e-3, rtol=0)
+
+
+def test_a_training_begins_with_the_weights_of_an_earlier_one(folder, tmp_path):
+    torch.manual_seed(5)
+    network = StyleNetwork(styles=2, width=4, blocks=1, names=["mosaic", "swirl"])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    run = style_network._Run(RECIPE, PhotographFolder(folder), pictures(), network, torch.device("cpu"))
+    assert_same({"network": run.network.state_dict()}, {"network": before})
+    run.take(run.network, 0, 1)
+    state = run.network.state_dict()
+    assert all(not torch.equal(state[name], value) for name, value in before.items() if name.endswith("conv.weight"))
+    assert_same({"network": network.state_dict()}, {"network": before})  # the caller's stays as it was
+    for wrong in (("swirl", "mosaic"), ("mosaic", "swirl", "waves", "hatching")):
+        with pytest.raises(ArgumentError, match="same styles, or of all but the last"):
+            style_network._first_network(Recipe(wrong, **SMALL), network)
 
 
 def test_a_style_is_added_by_its_own_rows_alone(folder, tmp_path):
@@ -272,6 +262,9 @@ def test_the_command_trains_and_adds_a_style(folder, tmp_path):
     assert facts["sha256"] == hashlib.sha256(released.read_bytes()).hexdigest()
     assert facts["recipe"]["styles"] == ["mosaic", "waves"] and facts["recipe"]["steps"] == 2
     assert load_style_net(released, device="cpu").names == ["mosaic", "waves"]
+    further = ["--width", "4", "--blocks", "1", "--styles", "mosaic", "waves", "--weights", str(released)]
+    style_network.main([*common, *further, "--folder", str(tmp_path / "three")])
+    assert (tmp_path / "three" / "preview.png").exists()
 
 
 def test_a_blank_photograph_does_not_outweigh_the_others():
