@@ -30,16 +30,30 @@ def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
     if features.ndim != 4:
         raise ArgumentError("features have the shape (N, C, H, W)", received=tuple(features.shape))
     positions = features.flatten(2)
-    weighted = positions
-    if mask is not None:
-        if mask.shape[-2:] != features.shape[-2:]:
-            raise ArgumentError(
-                "a mask has one weight for each position of the features",
-                received=f"{tuple(mask.shape)} for features {tuple(features.shape)}",
-                do="resize the mask to the height and width of the layer",
-            )
-        weighted = positions * mask.to(features).reshape(-1, 1, positions.shape[2])
+    if mask is None:
+        return _OuterProducts.apply(positions) / positions.shape[2]
+    if mask.shape[-2:] != features.shape[-2:]:
+        raise ArgumentError(
+            "a mask has one weight for each position of the features",
+            received=f"{tuple(mask.shape)} for features {tuple(features.shape)}",
+            do="resize the mask to the height and width of the layer",
+        )
+    weighted = positions * mask.to(features).reshape(-1, 1, positions.shape[2])
     return weighted @ positions.mT / positions.shape[2]
+
+
+class _OuterProducts(torch.autograd.Function):
+    """F F^T for (N, C, M). Autograd would multiply once for each factor on the way back; they are equal."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return features @ features.mT
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
+        return (features.mT @ (gradient + gradient.mT)).mT  # channels last, as a model's features are
 
 
 def covariance(features: Tensor) -> Tensor:

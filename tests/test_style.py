@@ -9,6 +9,7 @@ from lecturelib import load_image, load_model
 from lecturelib.errors import ArgumentError, ImageInputError, LayerNameError
 from lecturelib.models import Model
 from lecturelib.optimize import minimize
+from lecturelib.regularizers import total_variation
 from lecturelib.style import (
     RECIPES,
     Term,
@@ -129,6 +130,57 @@ def test_shift_variation_is_the_definition_by_two_shifted_pictures():
         for x in range(32 - across)
     )
     torch.testing.assert_close(shift_variation(image), by_hand[None])
+
+
+def differences(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
+
+
+def added(*parts: torch.Tensor) -> torch.Tensor:
+    return sum(part.flatten(1).sum(dim=1) for part in parts)
+
+
+WRONG = {
+    "absolute differences": lambda x: added(*(d.abs() for d in differences(x))),
+    "the length of the differences": lambda x: added(*(d**2 for d in differences(x))).sqrt(),
+    "to the right only": lambda x: added(differences(x)[0] ** 2),
+    "down only": lambda x: added(differences(x)[1] ** 2),
+    "without the last row and column": total_variation,
+    "without squares": lambda x: added(*differences(x)),
+    "squared after the sum": lambda x: added(*differences(x)) ** 2,
+    "each neighbor from both sides": lambda x: 2 * added(*(d**2 for d in differences(x))),
+    "half": lambda x: added(*(d**2 for d in differences(x))) / 2,
+    "a mean": lambda x: sum((d**2).flatten(1).mean(dim=1) for d in differences(x)),
+    "over the whole batch": lambda x: sum((d**2).sum() for d in differences(x)).expand(len(x)),
+    "the mean over the batch": lambda x: added(*(d**2 for d in differences(x))).mean().expand(len(x)),
+    "the first color only": lambda x: added(*(d[:, :1] ** 2 for d in differences(x))),
+    "the border joined to the other side": lambda x: added(*((x - x.roll(1, dim)) ** 2 for dim in (2, 3))),
+    "two pixels apart": lambda x: added((x[..., 2:] - x[..., :-2]) ** 2, (x[..., 2:, :] - x[..., :-2, :]) ** 2),
+    "between colors": lambda x: added((x[:, 1:] - x[:, :-1]) ** 2, *(d**2 for d in differences(x))),
+    "diagonal": lambda x: added((x[..., 1:, 1:] - x[..., :-1, :-1]) ** 2),
+    "the distance to grey": lambda x: added((x - 0.5) ** 2),
+}
+
+
+def is_the_variation(candidate) -> bool:
+    """What the tests above ask of `shift_variation`, of any function."""
+    for shape in ((1, 3, 4, 5), (3, 3, 5, 4), (2, 1, 6, 6)):
+        images = torch.rand(shape, dtype=torch.float64)
+        expected = torch.zeros(len(images), dtype=torch.float64)
+        for n, c, y, x in torch.cartesian_prod(*map(torch.arange, shape)).tolist():
+            here = images[n, c, y, x]
+            expected[n] += (images[n, c, y, x + 1] - here) ** 2 if x + 1 < shape[3] else 0
+            expected[n] += (images[n, c, y + 1, x] - here) ** 2 if y + 1 < shape[2] else 0
+        found = candidate(images)
+        if found.shape != expected.shape or not torch.allclose(found, expected):
+            return False
+    return True
+
+
+def test_wrong_variations_are_caught():
+    assert is_the_variation(shift_variation)
+    assert len(WRONG) >= 12
+    assert [name for name, wrong in WRONG.items() if is_the_variation(wrong)] == []
 
 
 def test_the_term_of_variation_counts_per_pixel():

@@ -79,6 +79,11 @@ def test_masks_that_add_up_give_grams_that_add_up():
     torch.testing.assert_close(gram(features, left), gram(features[..., :2]) * 2 / 6)
 
 
+def test_the_gram_has_the_right_gradients_of_first_and_second_order():
+    features = torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(gram, features) and torch.autograd.gradgradcheck(gram, features)
+
+
 WRONG = {
     "not divided": lambda f: f.flatten(2) @ f.flatten(2).mT,
     "divided by C": lambda f: f.flatten(2) @ f.flatten(2).mT / f.shape[1],

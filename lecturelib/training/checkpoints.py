@@ -1,6 +1,8 @@
 """Checkpoints that survive a kill at any moment."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,25 +10,37 @@ import torch
 from lecturelib.errors import CheckpointError
 
 
-def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
-    """Replace the checkpoint at `path` in one step: a reader finds the old one or the new one, never half of one."""
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to, for what then takes the place of `path` in one step: nobody ever finds half a file there."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(state: dict, path: str | os.PathLike) -> None:
+    """Replace the checkpoint at `path` in one step: a reader finds the old one or the new one."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def load_checkpoint(path: str | os.PathLike, *, settings: dict | None = None) -> dict | None:
-    """The state saved at `path`, or None where nothing was saved; removes what a killed save left beside it.
+    """The state saved at `path`, or None where nothing was saved.
+
+    settings: of the training that goes on from here; it also removes what killed saves have left in the folder.
 
     Raises `CheckpointError` when the file is damaged, or was made with other `settings`: it names those that differ.
     """
     path = Path(path)
-    for stray in path.parent.glob(f"{path.name}.*.partial"):
-        stray.unlink(missing_ok=True)  # several processes may be starting
+    if settings is not None:  # who only reads may do so beside a training that is saving
+        for stray in path.parent.glob("*.partial"):
+            stray.unlink(missing_ok=True)  # several processes may be starting
     if not path.exists():
         return None
     try:

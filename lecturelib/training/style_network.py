@@ -9,6 +9,7 @@ one more style by its scales and shifts alone, everything else stays.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import os
@@ -31,9 +32,9 @@ from lecturelib.inversion import relative_distance
 from lecturelib.models import Model, load_model
 from lecturelib.regularizers import total_variation
 from lecturelib.texture import gram
-from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
+from lecturelib.training.checkpoints import load_checkpoint, replacing, save_checkpoint
 from lecturelib.training.photographs import PhotographFolder
-from lecturelib.training.steps import draw, join_processes, warm_up_then_cosine
+from lecturelib.training.steps import bfloat16_is_fast, draw, join_processes, warm_up_then_cosine
 
 HELD_OUT = ("astronaut", "cat", "china", "coffee")  # packaged photographs, for the previews and for judging
 LONGEST = 10.0  # gradients are cut to this length
@@ -60,7 +61,7 @@ class Recipe:
     network: str = "mini_vgg"
     content_layer: str = "relu3_1"
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-    style_weight: float = 4.0
+    style_weight: float = 20.0
     tv_weight: float = 0.1
     seed: int = 0
 
@@ -72,7 +73,7 @@ class StyleLoss:
         self.model, self.recipe = model, recipe
         self.layers = list(dict.fromkeys([*recipe.style_layers, recipe.content_layer]))
         with torch.no_grad():
-            found = [model.activations(image.to(model.device), self.layers) for image in styles]
+            found = [self._features(image, self.layers) for image in styles]
         # One scale for all photographs: relative to itself, the error of a nearly blank one would outweigh all others.
         self.scale = torch.stack([each[recipe.content_layer].square().mean() for each in found]).mean()
         self.grams = {layer: torch.cat([gram(each[layer]) for each in found]) for layer in recipe.style_layers}
@@ -81,8 +82,8 @@ class StyleLoss:
         """One number for each picture, shape (N,); `styles` (N,) are the numbers of the wanted styles."""
         recipe = self.recipe
         with torch.no_grad():
-            content = self.model.activation(photographs, recipe.content_layer)
-        found = self.model.activations(painted, self.layers)
+            content = self._features(photographs, [recipe.content_layer])[recipe.content_layer]
+        found = self._features(painted, self.layers)
         style = [relative_distance(gram(found[layer]), grams[styles]) for layer, grams in self.grams.items()]
         noise = total_variation(painted) / painted[0, 0].numel()
         return (
@@ -90,6 +91,12 @@ class StyleLoss:
             + recipe.style_weight * torch.stack(style).mean(dim=0)
             + recipe.tv_weight * noise
         )
+
+    def _features(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        """What the layers give, in 32 bits: sums over thousands of positions are too coarse in 16."""
+        with _mixed_precision(self.model.device):
+            found = self.model.activations(images, layers)
+        return {layer: features.float() for layer, features in found.items()}
 
 
 def train(
@@ -107,13 +114,15 @@ def train(
     """Train by `recipe`, from `folder/checkpoint.pt` where there is one. Returns the best network so far.
 
     styles: one picture (1, 3, H, W) for each name in `recipe.styles`.
-    start: a network that knows all styles but the last: only the last style's scales and shifts are trained.
+    start: a network to begin with. Where it knows all styles but the last, only the last one's scales and shifts are
+        trained.
     stop_after: end after this step, as a kill would. An interrupt ends it too; nothing is lost but the steps since
         the last checkpoint.
     on_preview: called as on_preview(step, pictures) whenever the held-out photographs have been painted.
 
     The random numbers of a step depend on the recipe's seed and on the step alone, so a resumed run is the
-    uninterrupted one; with instance norm, several processes give what one gives.
+    uninterrupted one; with instance norm, several processes give what one gives. Convolutions are in 16 bits where the
+    device is made for it.
     """
     if len(styles) != len(recipe.styles):
         raise ArgumentError("each style has one picture", received=f"{len(styles)} for {len(recipe.styles)} names")
@@ -155,18 +164,18 @@ class _Run:
         device: torch.device,
     ):
         self.recipe, self.photographs, self.device = recipe, photographs, device
-        self.settings = {**_plain(recipe), "photographs": len(photographs), "adds_a_style": start is not None}
+        self.only_last = start is not None and len(start.names) < len(recipe.styles)
+        self.settings = {**_plain(recipe), "photographs": len(photographs), "adds_a_style": self.only_last}
         torch.manual_seed(recipe.seed)
-        network = with_style(start, recipe.styles[-1]) if start else _new_network(recipe)
+        network = _first_network(recipe, start)
         self.network = network.to(device, memory_format=torch.channels_last)
-        trained = self.network.style_parameters() if start else list(self.network.parameters())
+        trained = self.network.style_parameters() if self.only_last else list(self.network.parameters())
         self.network.requires_grad_(requires_grad=False)
         for parameter in trained:
             parameter.requires_grad_()
         self.optimizer = torch.optim.Adam(trained, lr=recipe.lr)
         self.loss = StyleLoss(load_model(recipe.network, device=device), recipe, styles)
         self.held_out = torch.cat([load_image(name, size=recipe.pixels) for name in HELD_OUT]).to(device)
-        self.only_last = start is not None
         self.step, self.curve, self.best = 0, [], float("inf")
 
     def restore(self, state: dict | None) -> None:
@@ -197,7 +206,7 @@ class _Run:
         numbers = (self.step * recipe.batch + torch.arange(recipe.batch)) % count
         numbers = torch.full_like(numbers, count - 1) if self.only_last else numbers
         numbers = numbers[rank::world].to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with _mixed_precision(self.device):
             painted = parallel(images, F.one_hot(numbers, count).float())
         losses = self.loss(painted.float(), images, numbers)
         self.optimizer.zero_grad()
@@ -223,13 +232,12 @@ class _Run:
         loss = sum(losses) / len(losses)
         self.curve.append({"step": self.step, "held_out": round(loss, 4)})
         pictures = torch.cat(rows, dim=1)[None]
-        partial = folder / "preview.partial"
-        partial.write_bytes(encode_png(pictures))
-        os.replace(partial, folder / "preview.png")
+        with replacing(folder / "preview.png") as partial:
+            partial.write_bytes(encode_png(pictures))
         if loss < self.best:
             self.best = loss
-            save_style_net(self.network, folder / "best.partial")
-            os.replace(folder / "best.partial", folder / "best.safetensors")
+            with replacing(folder / "best.safetensors") as partial:
+                save_style_net(self.network, partial)
         return pictures
 
 
@@ -252,7 +260,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--photographs", required=True, help="a folder of photographs, with or without subfolders")
     parser.add_argument("--styles", nargs="+", required=True, help="names of style pictures, or files of yours")
     parser.add_argument("--folder", required=True, help="where checkpoint, best network and preview are kept")
-    parser.add_argument("--add", metavar="NETWORK", help="a network that learns one more style")
+    before = parser.add_mutually_exclusive_group()
+    before.add_argument("--add", metavar="NETWORK", help="a network that learns one more style")
+    before.add_argument("--weights", metavar="NETWORK", help="begin with this network of the same styles")
     parser.add_argument("--release", metavar="DIR", help="copy the best network there, with its facts")
     parser.add_argument("--name", default="painter", help="of the released network")
     parser.add_argument("--stop-after", type=int, help="end at this step; the same command goes on")
@@ -273,8 +283,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--network", default=Recipe.network)
     chosen = parser.parse_args(arguments)
     names = tuple(Path(style).stem for style in chosen.styles)
-    start = load_style_net(chosen.add, device="cpu") if chosen.add else None
-    if start is not None:
+    begun = chosen.add or chosen.weights
+    start = load_style_net(begun, device="cpu") if begun else None
+    if chosen.add:
         if len(names) != 1:
             raise ArgumentError("one style is added at a time", received=f"{len(names)} styles")
         names = (*start.names, *names)
@@ -284,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe(names, **same)
     pictures = [load_image(style, size=recipe.style_pixels) for style in chosen.styles]
     # The styles that a network has already are not trained: any picture holds their place.
-    pictures = pictures * (len(names) - len(pictures)) + pictures if start is not None else pictures
+    pictures = pictures * (len(names) - len(pictures)) + pictures if chosen.add else pictures
     photographs = PhotographFolder(chosen.photographs)
     train(recipe, photographs, pictures, chosen.folder, start=start, stop_after=chosen.stop_after)
     if chosen.release and int(os.environ.get("RANK", 0)) == 0:
@@ -300,8 +311,23 @@ def _counted(first: int, last: int, *, show: bool) -> Iterator[int]:
             bar.update()
 
 
-def _new_network(recipe: Recipe) -> StyleNetwork:
-    return StyleNetwork(styles=len(recipe.styles), width=recipe.width, blocks=recipe.blocks, names=recipe.styles)
+def _mixed_precision(device: torch.device) -> torch.autocast:
+    """Convolutions in 16 bits where the device is made for it; weights, norms and losses stay in 32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_is_fast(device))
+
+
+def _first_network(recipe: Recipe, start: StyleNetwork | None) -> StyleNetwork:
+    if start is None:
+        return StyleNetwork(styles=len(recipe.styles), width=recipe.width, blocks=recipe.blocks, names=recipe.styles)
+    if tuple(start.names) == recipe.styles:
+        return copy.deepcopy(start)
+    if tuple(start.names) != recipe.styles[:-1]:
+        raise ArgumentError(
+            "a training begins with a network of the same styles, or of all but the last",
+            received=f"{', '.join(start.names)} for {', '.join(recipe.styles)}",
+            do="name its styles in its order",
+        )
+    return with_style(start, recipe.styles[-1])
 
 
 def _plain(recipe: Recipe) -> dict:
