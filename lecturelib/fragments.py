@@ -41,6 +41,26 @@ def tiles(
     return f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(figures)}</div>'
 
 
+def marked(image: Tensor, title: str, at: Sequence[float], *, alt: str, height: int) -> str:
+    """A square image (1, 3, H, H) to point at, with a ring at a place (down, right) of it, or with a frame around a
+    rectangle (top, left, bottom, right), in percent."""
+    reach = 8 if len(at) == 2 else 0
+    low, high = ([round(value * height / 100) for value in corner] for corner in (at[:2], at[-2:]))
+    (top, bottom), (left, right) = ((min(ends) - reach, max(ends) + reach) for ends in zip(low, high, strict=True))
+    # Only margins, which JupyterLab leaves in stored pictures, too; a dark and a bright line are seen on everything.
+    mark = (
+        f'<div style="margin: {top - height}px 0 {height - bottom}px {left}px; width: {right - left}px; '
+        f"height: {bottom - top}px; box-sizing: border-box; border: 3px solid #fff; outline: 2px solid #d55e00; "
+        f'border-radius: {reach}px; pointer-events: none"></div>'
+    )
+    return (
+        f'<div style="width: {height}px; cursor: crosshair; user-select: none"><img alt="{_quoted(f"{title}: {alt}")}" '
+        f'width="{height}" height="{height}" draggable="false" style="max-width: none; display: block" '
+        f'src="{_source(image.detach().cpu().float().clamp(0, 1)[0], False)}">{mark}'
+        f'<div style="{_TEXT}; min-height: 1.3em">{html.escape(title)}</div></div>'
+    )
+
+
 def framed(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
     """The images with an orange frame of two pixels inside a box (top, left, bottom, right), as far as it lies on
     them."""
@@ -82,6 +102,11 @@ def drawn(figure: Figure, *, alt: str) -> str:
     figure.savefig(stream, format="png", dpi=80, facecolor="white")
     source = base64.b64encode(stream.getvalue()).decode()
     return f'<figure style="margin: 0"><img alt="{_quoted(alt)}" src="data:image/png;base64,{source}"></figure>'
+
+
+def only_stored(picture: str) -> str:
+    """A picture for where no kernel runs, with what to do there."""
+    return picture + heading("This is a stored picture. To move its controls, run this cell: Shift + Enter.")
 
 
 def words(text: str) -> str:
