@@ -11,7 +11,7 @@ from lecturelib.errors import LectureError
 from lecturelib.fragments import marked, words
 from lecturelib.images import load_image
 
-_LABEL = {"description_width": "110px"}
+_LABEL = {"description_width": "130px"}
 Place = tuple[float, float]  # down and right, in percent of a picture
 Area = tuple[float, float, float, float]  # top, left, bottom and right, in percent of a picture
 
@@ -35,10 +35,10 @@ def slider(label: str, value: float, low: float, high: float, step: float = 1) -
     whole = isinstance(value, int) and isinstance(step, int)
     options = {"min": low, "max": high, "step": step, "value": value}
     number = (widgets.BoundedIntText if whole else widgets.BoundedFloatText)(
-        **options, description=label, style=_LABEL, layout=widgets.Layout(width="200px")
+        **options, description=label, style=_LABEL, layout=widgets.Layout(width="220px")
     )
     bar = (widgets.IntSlider if whole else widgets.FloatSlider)(
-        **options, continuous_update=False, readout=False, layout=widgets.Layout(width="200px")
+        **options, continuous_update=False, readout=False, layout=widgets.Layout(width="220px")
     )
     widgets.link((bar, "value"), (number, "value"))
     return LabeledSlider(number, bar)
@@ -129,8 +129,9 @@ class Pad(widgets.VBox):
         self._shown: tuple = ()
         self.picture = widgets.HTML(layout=widgets.Layout(min_width=f"{height}px", margin="0"))
         self.picture.add_class("lecture-pad")
-        super().__init__([self.picture])
+        super().__init__([self.picture], layout=widgets.Layout(flex="0 0 auto"))
         self._read()
+        self.observe(lambda change: self._mark(change["new"]), names="value")
         for number in self._numbers:
             number.observe(self._read, names="value")
         # The place of the mouse comes as a state: while one answer is computed, only its newest value waits.

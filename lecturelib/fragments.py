@@ -13,7 +13,7 @@ from lecturelib.display import Figure
 from lecturelib.errors import ImageInputError
 from lecturelib.images import _encode, encode_png
 
-_TEXT = "font: 16px/1.3 sans-serif; color: var(--jp-content-font-color1, #222)"
+_TEXT = "font: 18px/1.3 sans-serif; color: var(--jp-content-font-color1, #222)"
 
 
 def tiles(

@@ -17,12 +17,15 @@ from lecturelib.errors import LectureError
 from lecturelib.fragments import beside, only_stored, words
 from lecturelib.jobs import Run
 
-# The front end gives the panel this class at once when its kernel stops or restarts, and when it opens a stored one.
-_HINT = """<style>
+# Larger letters than JupyterLab's, for the back row. The hint: the front end gives a panel that class at once when its
+# kernel stops or restarts, and when it opens a stored one.
+_STYLE = """<style>
+.lecture-panel { --jp-widgets-font-size: 16px; --jp-widgets-inline-height: 32px }
 .lecture-hint { display: none }
-.jupyter-widgets-disconnected > .lecture-hint { display: block; padding: 4px 8px; background: #f0e442; color: #000;
-    font: bold 16px/1.3 sans-serif }
-</style>The kernel of this panel has stopped: run this cell again (Shift + Enter)."""
+.jupyter-widgets-disconnected > .lecture-hint { display: block; padding: 4px 10px; background: #f0e442 }
+.lecture-hint b { font: bold 18px/1.3 sans-serif; color: #000 }
+</style>"""
+_HINT = "<b>The kernel of this panel has stopped. Run this cell again: Shift + Enter.</b>"
 
 
 class Panel(widgets.VBox):
@@ -36,14 +39,20 @@ class Panel(widgets.VBox):
         operated = [getattr(control, "sliders", control) for control in controls.values()]
         wrap = widgets.Layout(flex_flow="row wrap")
         rows = [widgets.HBox(operated, layout=wrap), *([widgets.HBox([*buttons], layout=wrap)] if buttons else [])]
-        hint = widgets.HTML(_HINT)
+        hint = widgets.HTML(_STYLE + _HINT)
         hint.add_class("lecture-hint")
-        super().__init__([hint, *rows, widgets.HBox([*pads, picture])])
+        answer = widgets.HBox([*pads, picture], layout=widgets.Layout(grid_gap="20px", margin="6px 0"))
+        super().__init__([hint, *rows, answer])
         self.add_class("lecture-panel")
 
+    @property
+    def html(self) -> str:
+        """What it shows."""
+        first, *more = (picture.value for picture in self._pictures)
+        return beside(first, *more) if more else first
+
     def _repr_mimebundle_(self, **options) -> dict:
-        bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "text/html": only_stored(beside(*(picture.value for picture in self._pictures)))}
+        return {**super()._repr_mimebundle_(**options), "text/html": only_stored(self.html)}
 
     def close(self) -> None:
         if self._runs:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from threading import Thread
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from lecturelib.adversarial import amplify_difference, cross_entropy_score, pgd
 from lecturelib.controls import PhotoPicker, Place, choice, follow, place_pad, search, slider
 from lecturelib.display import overlay, scatter
 from lecturelib.fragments import bar_rows, beside, drawn, framed, heading, tiles
+from lecturelib.jobs import beforehand
 from lecturelib.layers import codes, nearest, tsne
 from lecturelib.models import Model
 from lecturelib.occlusion import occlude
@@ -47,7 +47,7 @@ def perplexity_panel(points: Tensor, labels: Tensor, names: Sequence[str]) -> Pa
         )
 
     shown = panel(picture, perplexity=choice("Perplexity", sorted(perplexities), perplexities[0]))
-    Thread(target=lambda: list(map(picture, perplexities)), daemon=True).start()  # before they are asked for
+    beforehand(picture, perplexities)
     return shown
 
 
@@ -105,7 +105,7 @@ def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: S
     where = choice("Place", ["the strongest", "where I point"])
     pad.observe(lambda _: setattr(where, "index", 1), names="value")  # whoever points means it
     shown = panel(draw, photo=picker, layer=layer, channel=channels, where=where, place=pad)
-    Thread(target=lambda: list(map(strongest, layers)), daemon=True).start()  # before they are asked for
+    beforehand(strongest, layers)
     return shown
 
 
@@ -207,7 +207,7 @@ def attack_panel(model: Model, names: Sequence[str]) -> Panel:
         target=search("Target", [anything, *sorted(model.classes, key=str.lower)]),
         epsilon=slider("Epsilon / 255", 2.0, 0.0, 8.0, 0.25),
     )
-    Thread(target=lambda: [direction(name, anything) for name in names], daemon=True).start()
+    beforehand(lambda photo: direction(photo, anything), names)
     return shown
 
 
