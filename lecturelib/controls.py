@@ -11,7 +11,7 @@ from lecturelib.errors import LectureError
 from lecturelib.fragments import marked, words
 from lecturelib.images import load_image
 
-_LABEL = {"description_width": "130px"}
+_LABEL = {"description_width": "115px"}
 Place = tuple[float, float]  # down and right, in percent of a picture
 Area = tuple[float, float, float, float]  # top, left, bottom and right, in percent of a picture
 
@@ -35,10 +35,10 @@ def slider(label: str, value: float, low: float, high: float, step: float = 1) -
     whole = isinstance(value, int) and isinstance(step, int)
     options = {"min": low, "max": high, "step": step, "value": value}
     number = (widgets.BoundedIntText if whole else widgets.BoundedFloatText)(
-        **options, description=label, style=_LABEL, layout=widgets.Layout(width="220px")
+        **options, description=label, style=_LABEL, layout=widgets.Layout(width="205px")
     )
     bar = (widgets.IntSlider if whole else widgets.FloatSlider)(
-        **options, continuous_update=False, readout=False, layout=widgets.Layout(width="220px")
+        **options, continuous_update=False, readout=False, layout=widgets.Layout(width="170px")
     )
     widgets.link((bar, "value"), (number, "value"))
     return LabeledSlider(number, bar)
@@ -79,7 +79,7 @@ class PhotoPicker(widgets.HBox):
         self.value_widget = choice("Photo", names)
         self.notice = widgets.HTML()
         self._uploads: dict[str, Tensor] = {}
-        wide = {"tooltip": "JPEG, PNG or WebP", "layout": widgets.Layout(min_width="150px")}
+        wide = {"tooltip": "JPEG, PNG or WebP", "layout": widgets.Layout(min_width="190px")}
         upload = widgets.FileUpload(accept=".jpg,.jpeg,.png,.webp", description="Your photo", multiple=False, **wide)
         upload.observe(self._receive, names="value")
         super().__init__([self.value_widget, upload, self.notice], layout=widgets.Layout(flex_flow="row wrap"))

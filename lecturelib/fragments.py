@@ -34,7 +34,7 @@ def tiles(
         source = _source(image, exact)
         figures.append(
             f'<figure style="margin: 0; width: {width}px"><img alt="{_quoted(f"{title}: {alt}" if title else alt)}" '
-            f'width="{width}" height="{height}" style="max-width: none" src="{source}">'
+            f'width="{width}" height="{height}" style="max-width: none; display: block" src="{source}">'
             + (f'<figcaption style="{_TEXT}; min-height: 1.3em">{html.escape(title)}</figcaption>' if title else "")
             + "</figure>"
         )
@@ -47,11 +47,12 @@ def marked(image: Tensor, title: str, at: Sequence[float], *, alt: str, height: 
     reach = 8 if len(at) == 2 else 0
     low, high = ([round(value * height / 100) for value in corner] for corner in (at[:2], at[-2:]))
     (top, bottom), (left, right) = ((min(ends) - reach, max(ends) + reach) for ends in zip(low, high, strict=True))
-    # Only margins, which JupyterLab leaves in stored pictures, too; a dark and a bright line are seen on everything.
+    # Margins only, which JupyterLab leaves in stored pictures, too. A dark and a bright line are seen on everything;
+    # what is not quite opaque is painted after the image.
     mark = (
         f'<div style="margin: {top - height}px 0 {height - bottom}px {left}px; width: {right - left}px; '
-        f"height: {bottom - top}px; box-sizing: border-box; border: 3px solid #fff; outline: 2px solid #d55e00; "
-        f'border-radius: {reach}px; pointer-events: none"></div>'
+        f"height: {bottom - top}px; box-sizing: border-box; border: 2px solid #fff; outline: 3px solid #d55e00; "
+        f'border-radius: {reach}px; opacity: 0.99; pointer-events: none"></div>'
     )
     return (
         f'<div style="width: {height}px; cursor: crosshair; user-select: none"><img alt="{_quoted(f"{title}: {alt}")}" '
@@ -91,8 +92,8 @@ def bar_rows(values: Mapping[str, float], *, largest: float = 1.0, width: int = 
         length = round(width * min(max(value / largest, 0), 1))
         bar = f'<div style="width: {length}px; height: 1em; background: #0072B2; margin-right: 6px"></div>'
         cell = f'<div style="display: flex; width: {width + 70}px; align-items: center">{bar}{value:.3f}</div>'
-        rows.append(f'<tr><td style="padding: 2px 8px 2px 0; text-align: right">{html.escape(name)}</td>'
-                    f"<td>{cell}</td></tr>")  # fmt: skip
+        label = f'<td style="padding: 2px 8px 2px 0; text-align: right; white-space: nowrap">{html.escape(name)}</td>'
+        rows.append(f"<tr>{label}<td>{cell}</td></tr>")
     return f'<table style="{_TEXT}; border: 0; background: none"><tbody>{"".join(rows)}</tbody></table>'
 
 

@@ -91,11 +91,14 @@ def run_panel(job: Callable[..., Tensor | str | None], *, first: float = 3.0, **
     seconds, so that the stored notebook has a picture.
     """
     values, picture = _values(controls), _picture()
-    bar = widgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout=widgets.Layout(width="200px"))
+    bar = widgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout=widgets.Layout(width="120px"))
     text = widgets.Label(layout=widgets.Layout(min_width="260px"))
     text.add_class("lecture-state")
     names = {"Run": "play", "Stop": "stop", "Resume": "forward"}
-    buttons = {name: widgets.Button(description=name, icon=icon, tooltip=name) for name, icon in names.items()}
+    narrow = widgets.Layout(width="115px")
+    buttons = {
+        name: widgets.Button(description=name, icon=icon, tooltip=name, layout=narrow) for name, icon in names.items()
+    }
 
     def tell(run: Run) -> None:
         failed = run.state == "failed"

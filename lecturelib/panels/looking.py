@@ -136,7 +136,7 @@ def occluder_panel(model: Model, names: Sequence[str]) -> Panel:
             for row, note in enumerate(("", ", covered"))
         }
         pad.show(covered, "Drag the cover", alt=f"{photo} with a grey square")
-        return heading(f"What {model.name} says") + bar_rows(guesses)
+        return heading(f"What {model.name} says") + bar_rows(guesses, width=200)
 
     return panel(draw, photo=picker, window=slider("Window", 24, 8, 64, 4), place=pad)
 
