@@ -108,9 +108,8 @@ def test_interrupting_a_cell_keeps_what_it_has_and_a_restart_tells_the_panels(la
     expect(notebook.locator(ERROR)).to_have_count(0)
     hint = notebook.locator(".lecture-hint")
     expect(hint).to_be_hidden()
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
-    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    notebook.locator('[data-jp-item-name="restart"]').click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
     expect(hint).to_be_visible()
     expect(notebook.locator(".lecture-panel img").first).to_be_visible()
 
