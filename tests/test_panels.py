@@ -1,10 +1,13 @@
 import ipywidgets
 import torch
 
-from lecturelib import load_model
+from lecturelib import load_image, load_model
+from lecturelib.controls import Pad
+from lecturelib.faststyle import StyleNetwork
 from lecturelib.panels import (
     ascent_panel,
     attack_panel,
+    blend_panel,
     classify_panel,
     dream_panel,
     inversion_panel,
@@ -12,9 +15,12 @@ from lecturelib.panels import (
     occluder_panel,
     perplexity_panel,
     saliency_panel,
+    style_panel,
     texture_panel,
     unit_panel,
 )
+from lecturelib.panels.looking import cell, middle
+from lecturelib.panels.making import _rectangle
 from lecturelib.photos import Collection
 
 
@@ -97,7 +103,7 @@ def test_the_picture_of_a_neuron_grows_beside_its_map():
     controls(box)["Of"].value = "one neuron"
     runs = box._runs.newest
     assert runs.settles(60) and runs.state == "finished", runs.text
-    for words in ("at (47, 47)", "map of channel 7", "what it likes best"):
+    for words in ("what (48, 48) sees", "map of channel 7", "what it likes best"):
         assert words in box.html, box.html[:300]
     box.close()
 
@@ -120,3 +126,47 @@ def test_a_dream_is_seen_while_it_grows_and_beside_its_photograph():
     assert run.settles(60) and run.state == "finished", run.text
     assert box.html.count("<img") == 2 and "what relu1_1 sees in it" in box.html
     box.close()
+
+
+def test_pointing_at_a_map_chooses_the_place_that_is_explained():
+    box = unit_panel(load_model("mini_alexnet"), photos(), ["cat"], ["relu5"])
+    assert controls(box)["Place"].value == "the strongest"
+    controls(box)["Down (%)"].value = 100
+    controls(box)["Right (%)"].value = 0
+    last = load_model("mini_alexnet").activation(load_image("cat", size=128), "relu5").shape[2] - 1
+    assert controls(box)["Place"].value == "where I point" and f"what ({last}, 0) sees" in box.html
+    heat = torch.zeros(4, 8)
+    for place in ((0, 0), (1, 5), (3, 7)):
+        assert cell(heat, middle(heat, *place)) == place
+
+
+def test_the_middle_of_the_cover_is_where_the_mouse_is():
+    box = occluder_panel(load_model("mini_alexnet"), ["cat"])
+    untouched = load_image("cat", size=96)
+    controls(box)["Window"].value = 8
+    controls(box)["Down (%)"].value, controls(box)["Right (%)"].value = 50, 25
+    shown = next(child for child in box.children[-1].children if isinstance(child, Pad))._shown[0]
+    rows, columns = torch.where((shown != untouched).any(dim=1)[0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (44, 51, 20, 27)
+
+
+def test_a_dragged_rectangle_gets_a_second_style():
+    assert _rectangle(10, (20, 30, 70, 80)).nonzero().tolist() == [[y, x] for y in range(2, 7) for x in range(3, 8)]
+    torch.testing.assert_close(_rectangle(10, (70, 80, 20, 30)), _rectangle(10, (20, 30, 70, 80)))
+    box = style_panel(load_model("mini_vgg"), ["cat"], ["swirl", "mosaic"], steps=1)
+    assert controls(box)["Second style"].value == "(none)"
+    controls(box)["Top (%)"].value = 50
+    run = box._runs.newest
+    assert run.settles(120) and run.state == "finished", run.text
+    assert controls(box)["Second style"].value == "mosaic" and "cat in swirl and mosaic" in box.html
+    box.close()
+
+
+def test_the_corners_of_a_blend_are_the_pure_styles():
+    painter = StyleNetwork(styles=4, width=4, blocks=1, names=["a", "b", "c", "d"])
+    box = blend_panel(painter, ["cat"])
+    for down, right, name in ((0, 0, "a"), (0, 100, "b"), (100, 0, "c"), (100, 100, "d")):
+        controls(box)["Down (%)"].value, controls(box)["Right (%)"].value = down, right
+        assert f">100% {name}<" in box.html
+    controls(box)["Down (%)"].value = 50
+    assert "50% b, 50% d" in box.html
