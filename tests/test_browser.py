@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, run_all, serve
+from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, run_all, serve, wait_until_idle
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -112,6 +112,7 @@ def test_interrupting_a_cell_keeps_what_it_has_and_a_restart_tells_the_panels(la
     page.locator(".jp-Dialog .jp-mod-accept").click()
     expect(hint).to_be_visible()
     expect(notebook.locator(".lecture-panel img").first).to_be_visible()
+    wait_until_idle(page)  # a kernel that is just beginning cannot be ended
 
 
 def test_what_a_panel_needs_is_found_through_all_cells_and_nothing_else():

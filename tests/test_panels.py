@@ -102,8 +102,8 @@ def test_the_picture_of_a_neuron_grows_beside_its_map():
     assert controls(box)["Channel"].max == 31
     controls(box)["Of"].value = "one neuron"
     runs = box._runs.newest
-    assert runs.settles(60) and runs.state == "finished", runs.text
-    for words in ("what (48, 48) sees", "map of channel 7", "what it likes best"):
+    assert runs.settles(120) and runs.state == "finished", runs.text
+    for words in ("what (48, 48) sees:", "map of channel 7", "what it likes best"):
         assert words in box.html, box.html[:300]
     box.close()
 
@@ -123,7 +123,7 @@ def test_a_dream_is_seen_while_it_grows_and_beside_its_photograph():
     controls(box)["Octaves"].value = 1
     controls(box)["Strength"].value = 20
     run = box._runs.newest
-    assert run.settles(60) and run.state == "finished", run.text
+    assert run.settles(120) and run.state == "finished", run.text
     assert box.html.count("<img") == 2 and "what relu1_1 sees in it" in box.html
     box.close()
 
