@@ -103,7 +103,7 @@ def test_the_picture_of_a_neuron_grows_beside_its_map():
     controls(box)["Of"].value = "one neuron"
     runs = box._runs.newest
     assert runs.settles(120) and runs.state == "finished", runs.text
-    for words in ("what (48, 48) sees:", "map of channel 7", "what it likes best"):
+    for words in ("what (48, 48) sees:", "Map of channel 7", "what it likes best"):
         assert words in box.html, box.html[:300]
     box.close()
 
