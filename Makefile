@@ -62,9 +62,11 @@ notebooks: install
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
 
-# Decks for lectures, as runs/*.slides.html (from there ../docs is found); docs/slides.py divides the notebooks.
+# Decks for lectures, as runs/*.slides.html (from there ../docs is found); docs/slides.py divides the notebooks. Of a panel
+# its stored picture is taken: widgets would need a kernel.
 slides: install
 	$(BIN)/jupyter nbconvert --to slides --embed-images --no-prompt --SlidesExporter.reveal_scroll=True \
+	    --NbConvertBase.display_data_priority="['text/html', 'image/png', 'image/jpeg', 'text/latex', 'text/plain']" \
 	    --SlidesExporter.reveal_width=1360 --SlidesExporter.reveal_height=960 --output-dir=runs $(NOTEBOOKS)
 
 # The homework of homework/text as notebooks for students; docs/grading.md has the commands for a class.

@@ -2,9 +2,10 @@
 
     python benchmarks/panels.py --moves 20 [02 04 ...]
 
-A table with the median and the 95th percentile in milliseconds of every control, over all its moves. For panels with
-a Run button: the time to the first preview, and the previews per second after it. The lessons run in a JupyterLab of
-their own, with the cells that their panels need. Chromium must be installed; its path may be given as CHROMIUM.
+A table with the median and the 95th percentile in milliseconds of every control, over all its moves; a pad is clicked,
+and its time begins when the mouse goes down. For panels with a Run button: the time to the first preview, and the
+previews per second after it. The lessons run in a JupyterLab of their own, with the cells that their panels need.
+Chromium must be installed; its path may be given as CHROMIUM.
 """
 
 import argparse
@@ -22,22 +23,30 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from lab import Lab, launch, run_all, serve  # noqa: E402
 
-# Resolves to milliseconds, or to null when the picture stays the same for ten seconds.
-MOVE = """(control, value) => new Promise(resolve => {
+# `done` resolves to the milliseconds from `begin` to the new picture, or to null when it stays for ten seconds.
+WATCH = """control => {
     const panel = control.closest(".lecture-panel"), picture = panel.querySelector(".lecture-picture")
-    const field = control.querySelector("select, input")
-    let begin = 0
-    const watch = new MutationObserver(async () => {
-        watch.disconnect()
-        await Promise.all(Array.from(picture.querySelectorAll("img")).map(image => image.decode()))
-        requestAnimationFrame(() => resolve(performance.now() - begin))
+    const times = {begin: 0}
+    panel.addEventListener("mousedown", () => { times.begin = performance.now() }, {capture: true, once: true})
+    times.done = new Promise(resolve => {
+        const watch = new MutationObserver(async () => {
+            watch.disconnect()
+            await Promise.all(Array.from(picture.querySelectorAll("img")).map(image => image.decode()))
+            requestAnimationFrame(() => resolve(performance.now() - times.begin))
+        })
+        watch.observe(picture, {subtree: true, childList: true, characterData: true})
+        setTimeout(() => resolve(null), 10000)
     })
-    watch.observe(picture, {subtree: true, childList: true, characterData: true})
-    setTimeout(() => resolve(null), 10000)
+    return times
+}"""
+
+MOVE = """(times, [control, value]) => {
+    const field = control.querySelector("select, input")
     field.value = value
-    begin = performance.now()
+    times.begin = performance.now()
     for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, {bubbles: true}))
-})"""
+    return times.done
+}"""
 
 # Resolves to the previews per second of the run that is at work, over four seconds or until it ends.
 PREVIEWS = """panel => new Promise(resolve => {
@@ -66,7 +75,21 @@ def measure(control: Locator, moves: int, chance: random.Random) -> list[float]:
         others = [value for value in values if value != present]
         if others:
             _rest(control)
-            times.append(control.evaluate(MOVE, chance.choice(others)))
+            watched = control.evaluate_handle(WATCH)
+            times.append(watched.evaluate(MOVE, [control.element_handle(), chance.choice(others)]))
+    return [time for time in times if time is not None]
+
+
+def point(pad: Locator, moves: int, chance: random.Random) -> list[float]:
+    """Milliseconds of each click at a random place."""
+    times = []
+    for _ in range(moves):
+        _rest(pad)
+        watched, box = pad.evaluate_handle(WATCH), pad.locator("img").bounding_box()
+        pad.page.mouse.click(
+            *(box[low] + box[long] * chance.random() for low, long in (("x", "width"), ("y", "height")))
+        )
+        times.append(watched.evaluate("times => times.done"))
     return [time for time in times if time is not None]
 
 
@@ -83,19 +106,26 @@ def rows(page: Page, lesson: str, moves: int) -> None:
     chance = random.Random(0)
     for panel in page.locator(".lecture-panel").all():
         panel.scroll_into_view_if_needed()
-        long = panel.locator("button", has_text="Resume").count()
+        long = panel.locator("button", has_text="Resume").count() > 0
+        moves_here = min(moves, 5) if long else moves
         for control in panel.locator(".widget-dropdown, .widget-hbox:has(> .widget-hslider)").all():
             label = control.locator("label").first.text_content().strip()
-            times = measure(control, 3 if long else moves, chance)
-            if len(times) < 2:
-                print(f"{lesson:28s} {label:14s} changes nothing here")
-                continue
-            middle, late = statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1]
-            what = "first preview" if long else "new picture"
-            print(f"{lesson:28s} {label:14s} {what:14s} {len(times):3d} {middle:7.0f} {late:7.0f}", flush=True)
+            row(lesson, label, measure(control, moves_here, chance), long)
+        for pad in panel.locator(".lecture-pad").all():
+            pad.scroll_into_view_if_needed()
+            row(lesson, "(pad)", point(pad, moves_here, chance), long)
         if long:
             panel.locator("button", has_text="Run").click()
             print(f"{lesson:28s} {'Run':14s} {'previews/s':14s}     {panel.evaluate(PREVIEWS):7.1f}", flush=True)
+
+
+def row(lesson: str, label: str, times: list[float], long: bool) -> None:
+    if len(times) < 2:
+        print(f"{lesson:28s} {label:14s} changes nothing here")
+        return
+    middle, late = statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1]
+    what = "first preview" if long else "new picture"
+    print(f"{lesson:28s} {label:14s} {what:14s} {len(times):3d} {middle:7.0f} {late:7.0f}", flush=True)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Divide every notebook into slides: the metadata for `jupyter nbconvert --to slides`, from the room that cells take.
 
-A heading begins a slide. Cells follow on the same slide as long as there is room; the next one begins a slide below it.
+A heading begins a slide. Cells follow on the same slide as long as there is room; the next one begins a slide below it,
+with the text that leads to it: a small heading, or words that end in a colon.
 Setup, exercises and their checks stay in the notebook only. Run by `make notebooks`, after the outputs are there.
 """
 
@@ -24,19 +25,28 @@ NOTEBOOK_ONLY = {"exercise", "check"}
 def divide(notebook: NotebookNode) -> NotebookNode:
     """The notebook with `slideshow.slide_type` in the metadata of every cell; nothing else is changed."""
     filled, section = math.inf, ""
-    for cell in notebook.cells:
+    for cell, room in zip(notebook.cells, map(sum, _heights(notebook.cells)), strict=True):
         heading = re.match(r"#{1,2} (.*)", cell.source) if cell.cell_type == "markdown" else None
         section = heading[1].strip() if heading else section
         if section == "Setup" or NOTEBOOK_ONLY & set(cell.metadata.get("tags", ())):
             kind = "skip"
         elif heading:
             kind, filled = "slide", height(cell)
-        elif filled + height(cell) > HEIGHT:
+        elif filled + room > HEIGHT:
             kind, filled = "subslide", height(cell)
         else:
             kind, filled = "-", filled + height(cell)
         cell.metadata["slideshow"] = {"slide_type": kind}
     return notebook
+
+
+def _heights(cells: list[NotebookNode]) -> list[list[int]]:
+    """For each cell, its height and those of the cells to which it leads."""
+    found = []
+    for cell in reversed(cells):
+        leads = cell.cell_type == "markdown" and re.search(r"^###.*\Z|:\s*\Z", cell.source, flags=re.MULTILINE)
+        found.append([height(cell), *(found[-1] if leads and found else [])])
+    return found[::-1]
 
 
 def height(cell: NotebookNode) -> int:

@@ -13,7 +13,7 @@ from lecturelib.display import Figure
 from lecturelib.errors import ImageInputError
 from lecturelib.images import _encode, encode_png
 
-_TEXT = "font: 16px/1.3 sans-serif; color: var(--jp-content-font-color1, #222)"
+_TEXT = "font: 18px/1.3 sans-serif; color: var(--jp-content-font-color1, #222)"
 
 
 def tiles(
@@ -34,11 +34,32 @@ def tiles(
         source = _source(image, exact)
         figures.append(
             f'<figure style="margin: 0; width: {width}px"><img alt="{_quoted(f"{title}: {alt}" if title else alt)}" '
-            f'width="{width}" height="{height}" style="max-width: none" src="{source}">'
+            f'width="{width}" height="{height}" style="max-width: none; display: block" src="{source}">'
             + (f'<figcaption style="{_TEXT}; min-height: 1.3em">{html.escape(title)}</figcaption>' if title else "")
             + "</figure>"
         )
     return f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(figures)}</div>'
+
+
+def marked(image: Tensor, title: str, at: Sequence[float], *, alt: str, height: int) -> str:
+    """A square image (1, 3, H, H) to point at, with a ring at a place (down, right) of it, or with a frame around a
+    rectangle (top, left, bottom, right), in percent."""
+    reach = 8 if len(at) == 2 else 0
+    low, high = ([round(value * height / 100) for value in corner] for corner in (at[:2], at[-2:]))
+    (top, bottom), (left, right) = ((min(ends) - reach, max(ends) + reach) for ends in zip(low, high, strict=True))
+    # Margins only, which JupyterLab leaves in stored pictures, too. A dark and a bright line are seen on everything;
+    # what is not quite opaque is painted after the image.
+    mark = (
+        f'<div style="margin: {top - height}px 0 {height - bottom}px {left}px; width: {right - left}px; '
+        f"height: {bottom - top}px; box-sizing: border-box; border: 2px solid #fff; outline: 3px solid #d55e00; "
+        f'border-radius: {reach}px; opacity: 0.99; pointer-events: none"></div>'
+    )
+    return (
+        f'<div style="width: {height}px; cursor: crosshair; user-select: none"><img alt="{_quoted(f"{title}: {alt}")}" '
+        f'width="{height}" height="{height}" draggable="false" style="max-width: none; display: block" '
+        f'src="{_source(image.detach().cpu().float().clamp(0, 1)[0], False)}">{mark}'
+        f'<div style="{_TEXT}; min-height: 1.3em">{html.escape(title)}</div></div>'
+    )
 
 
 def framed(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
@@ -71,8 +92,8 @@ def bar_rows(values: Mapping[str, float], *, largest: float = 1.0, width: int = 
         length = round(width * min(max(value / largest, 0), 1))
         bar = f'<div style="width: {length}px; height: 1em; background: #0072B2; margin-right: 6px"></div>'
         cell = f'<div style="display: flex; width: {width + 70}px; align-items: center">{bar}{value:.3f}</div>'
-        rows.append(f'<tr><td style="padding: 2px 8px 2px 0; text-align: right">{html.escape(name)}</td>'
-                    f"<td>{cell}</td></tr>")  # fmt: skip
+        label = f'<td style="padding: 2px 8px 2px 0; text-align: right; white-space: nowrap">{html.escape(name)}</td>'
+        rows.append(f"<tr>{label}<td>{cell}</td></tr>")
     return f'<table style="{_TEXT}; border: 0; background: none"><tbody>{"".join(rows)}</tbody></table>'
 
 
@@ -82,6 +103,11 @@ def drawn(figure: Figure, *, alt: str) -> str:
     figure.savefig(stream, format="png", dpi=80, facecolor="white")
     source = base64.b64encode(stream.getvalue()).decode()
     return f'<figure style="margin: 0"><img alt="{_quoted(alt)}" src="data:image/png;base64,{source}"></figure>'
+
+
+def only_stored(picture: str) -> str:
+    """A picture for where no kernel runs, with what to do there."""
+    return picture + heading("This is a stored picture. To move its controls, run this cell: Shift + Enter.")
 
 
 def words(text: str) -> str:

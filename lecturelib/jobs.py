@@ -19,6 +19,17 @@ _BETWEEN_PICTURES = 0.2  # seconds; more pictures than five a second only cost t
 KEEP = ("largest", "smallest", "latest")
 
 
+def beforehand(function: Callable[[object], object], arguments: Sequence) -> None:
+    """Call a function that remembers its answers for all these arguments, in a thread that ends with the program."""
+
+    def work() -> None:
+        for argument in arguments:
+            if threading.main_thread().is_alive():
+                function(argument)
+
+    threading.Thread(target=work, name="beforehand").start()
+
+
 class Run:
     """One run of `job(run)` in a thread of its own. The job calls `report`, or climbs with `on_step`: only there it can
     be stopped.

@@ -1,7 +1,7 @@
-"""The blocks of panels, made of plain ipywidgets: controls on top, the answer below.
+"""Panels, made of plain ipywidgets: controls on top, the answer below.
 
 A panel answers when a control is released, with the newest values: what a slow answer overtook is never computed. Long
-work runs in a thread (`run_panel`). Errors appear in the panel, in words. No other module imports ipywidgets.
+work runs in a thread (`run_panel`). Errors appear in the panel, in words. `controls` has what one operates.
 """
 
 import traceback
@@ -12,27 +12,47 @@ import ipywidgets as widgets
 from IPython import get_ipython
 from torch import Tensor
 
+from lecturelib.controls import Pad
 from lecturelib.errors import LectureError
-from lecturelib.fragments import words
-from lecturelib.images import load_image
+from lecturelib.fragments import beside, only_stored, words
 from lecturelib.jobs import Run
 
-_LABEL = {"description_width": "110px"}
-_HINT = "When nothing moves any more, the kernel has stopped: run this cell again (Shift + Enter)."
+# Larger letters than JupyterLab's, for the back row. The hint: the front end gives a panel that class at once when its
+# kernel stops or restarts, and when it opens a stored one.
+_STYLE = """<style>
+.lecture-panel { --jp-widgets-font-size: 16px; --jp-widgets-inline-height: 32px }
+.lecture-hint { display: none }
+.jupyter-widgets-disconnected > .lecture-hint { display: block; padding: 4px 10px; background: #f0e442 }
+.lecture-hint b { font: bold 18px/1.3 sans-serif; color: #000 }
+</style>"""
+_HINT = "<b>The kernel of this panel has stopped. Run this cell again: Shift + Enter.</b>"
 
 
 class Panel(widgets.VBox):
-    """Controls, what they show, and a hint for a stopped kernel. Where no widgets live, its last picture is shown."""
+    """Controls, what they show, and a hint that a stopped kernel reveals. Where no widgets live, its last picture is
+    shown."""
 
-    def __init__(self, rows: Sequence[widgets.Widget], picture: widgets.HTML, runs: "_Runs | None" = None):
-        hint = widgets.HTML(f'<small style="opacity: 0.7">{_HINT}</small>')
-        self._picture, self._runs = picture, runs
-        super().__init__([*rows, picture, hint])
+    def __init__(self, controls: dict[str, widgets.Widget], picture: widgets.HTML, runs: "_Runs | None" = None,
+                 buttons: Sequence[widgets.Widget] = ()):  # fmt: skip
+        pads = [control for control in controls.values() if isinstance(control, Pad)]
+        self._pictures, self._runs = [*(pad.picture for pad in pads), picture], runs
+        operated = [getattr(control, "sliders", control) for control in controls.values()]
+        wrap = widgets.Layout(flex_flow="row wrap")
+        rows = [widgets.HBox(operated, layout=wrap), *([widgets.HBox([*buttons], layout=wrap)] if buttons else [])]
+        hint = widgets.HTML(_STYLE + _HINT)
+        hint.add_class("lecture-hint")
+        answer = widgets.HBox([*pads, picture], layout=widgets.Layout(grid_gap="20px", margin="6px 0"))
+        super().__init__([hint, *rows, answer])
         self.add_class("lecture-panel")
 
+    @property
+    def html(self) -> str:
+        """What it shows."""
+        first, *more = (picture.value for picture in self._pictures)
+        return beside(first, *more) if more else first
+
     def _repr_mimebundle_(self, **options) -> dict:
-        bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "text/html": self._picture.value}
+        return {**super()._repr_mimebundle_(**options), "text/html": only_stored(self.html)}
 
     def close(self) -> None:
         if self._runs:
@@ -59,7 +79,7 @@ def panel(draw: Callable[..., str], **controls: widgets.Widget) -> Panel:
     for control in values.values():
         control.observe(answer, names="value")
     answer()
-    return Panel([_row(controls)], picture)
+    return Panel(controls, picture)
 
 
 def run_panel(job: Callable[..., Tensor | str | None], *, first: float = 3.0, **controls: widgets.Widget) -> Panel:
@@ -71,11 +91,14 @@ def run_panel(job: Callable[..., Tensor | str | None], *, first: float = 3.0, **
     seconds, so that the stored notebook has a picture.
     """
     values, picture = _values(controls), _picture()
-    bar = widgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout=widgets.Layout(width="200px"))
+    bar = widgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout=widgets.Layout(width="120px"))
     text = widgets.Label(layout=widgets.Layout(min_width="260px"))
     text.add_class("lecture-state")
     names = {"Run": "play", "Stop": "stop", "Resume": "forward"}
-    buttons = {name: widgets.Button(description=name, icon=icon, tooltip=name) for name, icon in names.items()}
+    narrow = widgets.Layout(width="115px")
+    buttons = {
+        name: widgets.Button(description=name, icon=icon, tooltip=name, layout=narrow) for name, icon in names.items()
+    }
 
     def tell(run: Run) -> None:
         failed = run.state == "failed"
@@ -100,7 +123,7 @@ def run_panel(job: Callable[..., Tensor | str | None], *, first: float = 3.0, **
     if not runs.newest.settles(first):
         runs.newest.stop()
         runs.newest.settles(2.0)
-    return Panel([_row(controls), widgets.HBox([*buttons.values(), bar, text])], picture, runs)
+    return Panel(controls, picture, runs, [*buttons.values(), bar, text])
 
 
 class _Runs:
@@ -142,99 +165,7 @@ def _values(controls: dict[str, widgets.Widget]) -> dict[str, widgets.Widget]:
     return {name: getattr(control, "value_widget", control) for name, control in controls.items()}
 
 
-def _row(controls: dict[str, widgets.Widget]) -> widgets.HBox:
-    return widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
-
-
 def _picture() -> widgets.HTML:
     picture = widgets.HTML(layout=widgets.Layout(min_height="260px"))  # nothing below jumps while it is empty
     picture.add_class("lecture-picture")
     return picture
-
-
-class LabeledSlider(widgets.HBox):
-    """A number field, which has the label and takes typed values, and the slider for it, which has no name of its
-    own."""
-
-    def __init__(self, number: widgets.Widget, bar: widgets.Widget):
-        self.value_widget = number
-        super().__init__([number, bar])
-
-    def reach(self, high: float) -> None:
-        """From now on the slider ends at `high`; a larger value becomes that."""
-        for part in self.children:
-            part.max = high
-
-
-def slider(label: str, value: float, low: float, high: float, step: float = 1) -> LabeledSlider:
-    """A number between low and high; whole when value and step are."""
-    whole = isinstance(value, int) and isinstance(step, int)
-    options = {"min": low, "max": high, "step": step, "value": value}
-    number = (widgets.BoundedIntText if whole else widgets.BoundedFloatText)(
-        **options, description=label, style=_LABEL, layout=widgets.Layout(width="200px")
-    )
-    bar = (widgets.IntSlider if whole else widgets.FloatSlider)(
-        **options, continuous_update=False, readout=False, layout=widgets.Layout(width="200px")
-    )
-    widgets.link((bar, "value"), (number, "value"))
-    return LabeledSlider(number, bar)
-
-
-def choice(label: str, options: Sequence, value=None) -> widgets.Dropdown:
-    """One of several; typing its first letters finds it."""
-    options = list(options)
-    return widgets.Dropdown(
-        options=options, value=options[0] if value is None else value, description=label, style=_LABEL
-    )
-
-
-def follow(control: widgets.Widget, action: Callable[[object], object]) -> widgets.Widget:
-    """The control, whose value `action` is given now and whenever it is new: what else depends on it."""
-    action(control.value)
-    control.observe(lambda change: action(change["new"]), names="value")
-    return control
-
-
-def search(label: str, options: Sequence[str], value: str | None = None) -> widgets.Combobox:
-    """One of many names, found by typing a part of it; an unknown one is refused by whoever uses it."""
-    return widgets.Combobox(
-        options=list(options),
-        value=options[0] if value is None else value,
-        placeholder="type a part of a name",
-        description=label,
-        continuous_update=False,
-        style=_LABEL,
-    )
-
-
-class PhotoPicker(widgets.HBox):
-    """A packaged photograph by name, or one of yours; `image(name)` is the chosen one, shape (1, 3, size, size)."""
-
-    def __init__(self, names: Sequence[str], *, size: int = 128):
-        self.size = size
-        self.value_widget = choice("Photo", names)
-        self.notice = widgets.HTML()
-        self._uploads: dict[str, Tensor] = {}
-        wide = {"tooltip": "JPEG, PNG or WebP", "layout": widgets.Layout(min_width="150px")}
-        upload = widgets.FileUpload(accept=".jpg,.jpeg,.png,.webp", description="Your photo", multiple=False, **wide)
-        upload.observe(self._receive, names="value")
-        super().__init__([self.value_widget, upload, self.notice], layout=widgets.Layout(flex_flow="row wrap"))
-
-    def image(self, name: str) -> Tensor:
-        return self._uploads[name] if name in self._uploads else load_image(name, size=self.size)
-
-    def _receive(self, change: dict) -> None:
-        """A good photo becomes a choice and is chosen; a bad one leaves the last good choice as it is, with a
-        notice."""
-        if not change["new"]:
-            return
-        try:
-            image = load_image(change["owner"], size=self.size)
-        except LectureError as error:
-            self.notice.value = words(str(error))
-            return
-        name = f"yours: {change['new'][0]['name']}"
-        self.notice.value = ""
-        self._uploads[name] = image
-        self.value_widget.options = list(dict.fromkeys([*self.value_widget.options, name]))
-        self.value_widget.value = name

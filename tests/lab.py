@@ -110,7 +110,7 @@ def run_all(page: Page, notebook: Locator) -> None:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     prompts = notebook.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"))  # [ ]: and [*]: are not finished
+    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"), timeout=600_000)  # [ ]: and [*]: are not finished
     wait_until_idle(page)
 
 

@@ -2,21 +2,22 @@
 
 import io
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import nbformat
 import pytest
-from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, run_all, serve
+from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, run_all, serve, wait_until_idle
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
 SCREENSHOTS = ROOT / "screenshots"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# nbval runs all cells of all lessons; here those, and of the others what their panels need.
-WHOLE = ("00_start_here", "02_activations")
 BUDGET = 0.25  # for lectures on a small computer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the browser tests were left out")
@@ -55,33 +56,20 @@ def opened(lab: Lab, browser: Browser) -> Iterator[Callable[[str], tuple[Page, L
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_stored_lesson_shows_its_panels_before_anything_runs(path, opened):
-    _, notebook = opened(f"notebooks/{path.name}")
-    expect(notebook.locator(ERROR)).to_have_count(0)
-    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    for number, cell in enumerate(code):
-        if "panel" in cell.metadata.get("tags", ()):
-            expect(notebook.locator(".jp-CodeCell").nth(number).locator("img").first).to_be_visible()
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_whole_lesson_runs(name, opened):
-    page, notebook = opened(f"notebooks/{name}.ipynb")
+def test_lesson_shows_its_stored_panels_then_runs_and_they_answer_to_every_control(path, opened):
+    page, notebook = opened(f"notebooks/{path.name}")
+    _require_stored_panels(path, notebook)
     run_all(page, notebook)
     expect(notebook.locator(ERROR)).to_have_count(0)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_panels_answer_to_every_control(path, opened):
-    page, notebook = opened(f"panels/{path.name}")
-    run_all(page, notebook)
     panels = notebook.locator(".lecture-panel")
-    expect(panels).not_to_have_count(0)
     for number, panel in enumerate(panels.all()):
         panel.scroll_into_view_if_needed()
+        expect(panel.locator(".lecture-hint")).to_be_hidden()
         _require_names(panel)
         for control in _controls(panel):
             _move(panel, control)
+        for pad in panel.locator(".lecture-pad").all():
+            _drag(page, panel, pad)
         if panel.locator("button", has_text="Resume").count():
             _stop_and_resume(panel)
         if panel.locator("button", has_text="Your photo").count():
@@ -97,12 +85,53 @@ def test_panels_answer_to_every_control(path, opened):
     expect(notebook.locator(ERROR)).to_have_count(0)
 
 
+INTERRUPTED = """from lecturelib import class_score, load_model, maximize, show
+from lecturelib.ascent import grey_noise
+from lecturelib.panels import classify_panel
+model = load_model("mini_alexnet")
+classify_panel(model, ["cat", "coffee"])
+found = maximize(grey_noise(size=64), class_score(model, "koala"), steps=10**6, lr=0.05)
+show(found, alt="what there was so far")
+print("better by", (class_score(model, "koala")(found) > class_score(model, "koala")(grey_noise(size=64))).item())"""
+
+
+def test_interrupting_a_cell_keeps_what_it_has_and_a_restart_tells_the_panels(lab, opened):
+    cells = [new_code_cell(source) for source in INTERRUPTED.splitlines()]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "interrupted.ipynb")
+    page, notebook = opened("interrupted.ipynb")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    expect(notebook.locator(".jp-CodeCell").nth(5).get_by_text("/1000000")).to_be_visible()
+    notebook.get_by_role("button", name="Interrupt the kernel").click()
+    expect(notebook.get_by_alt_text("what there was so far")).to_be_visible()
+    expect(notebook.get_by_text("better by True")).to_be_visible()
+    expect(notebook.locator(ERROR)).to_have_count(0)
+    hint = notebook.locator(".lecture-hint")
+    expect(hint).to_be_hidden()
+    notebook.locator('[data-jp-item-name="restart"]').click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    expect(hint).to_be_visible()
+    expect(notebook.locator(".lecture-panel img").first).to_be_visible()
+    wait_until_idle(page)  # a kernel that is just beginning cannot be ended
+
+
 def test_what_a_panel_needs_is_found_through_all_cells_and_nothing_else():
     sources = ["import torch as t", "a = t.ones(1)", "def f(x): return x + a", "slow = 1", "b = f(2)", "show(slow)"]
     cells = [new_code_cell(source) for source in [*sources, "panel(b)"]]
     cells[-1].metadata["tags"] = ["panel"]
     found = needed_by_panels(new_notebook(cells=[new_markdown_cell("# Why?"), *cells]))
     assert [cell.source for cell in found] == [sources[0], sources[1], sources[2], sources[4], "panel(b)"]
+
+
+def _require_stored_panels(path: Path, notebook: Locator) -> None:
+    """Before anything runs, the picture of each panel is there and says what to do."""
+    expect(notebook.locator(ERROR)).to_have_count(0)
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code):
+        if "panel" in cell.metadata.get("tags", ()):
+            stored = notebook.locator(".jp-CodeCell").nth(number).locator(".jp-OutputArea")
+            expect(stored.locator("img").first).to_be_visible()
+            expect(stored.get_by_text("run this cell")).to_be_visible()
 
 
 SLIDER, DROPDOWN, SEARCH = ".widget-hbox:has(> .widget-hslider)", ".widget-dropdown", ".widget-text:has(datalist)"
@@ -170,12 +199,32 @@ def _picture(panel: Locator) -> str:
     return panel.locator(".lecture-picture").evaluate(f"node => String(({hashed})(node.innerHTML))")
 
 
-def _answer(panel: Locator, before: str, seconds: float = 15) -> str:
-    """What a panel shows next; the same as `before` when nothing comes."""
-    end = time.monotonic() + seconds
-    while (now := _picture(panel)) == before and time.monotonic() < end:
+def _answer(panel: Locator, before: str, seconds: float = 15, rest: float = 1.5) -> str:
+    """What a panel shows next; the same as `before` when nothing comes, or the kernel has rested for a while."""
+    end, working = time.monotonic() + seconds, time.monotonic()
+    while (now := _picture(panel)) == before and time.monotonic() < min(end, working + rest):
+        if panel.page.get_by_text("| Busy").count() or panel.locator("button:enabled", has_text="Stop").count():
+            working = time.monotonic()
         time.sleep(0.02)
     return now
+
+
+def _drag(page: Page, panel: Locator, pad: Locator) -> None:
+    """Dragging on a picture moves its sliders to where the mouse is released, and the answer follows."""
+    before, image = _picture(panel), pad.locator("img")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    places = [(box["x"] + part * box["width"], box["y"] + part * box["height"]) for part in (0.2, 0.4, 0.6, 0.7)]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+    percents = {"Down (%)": 70, "Right (%)": 70, "Top (%)": 20, "Left (%)": 20, "Bottom (%)": 70}
+    for label, percent in percents.items():
+        for field in panel.get_by_label(label).all():
+            expect(field).to_have_value(re.compile(f"^({percent - 1}|{percent}|{percent + 1})$"))
+    assert _answer(panel, before) != before
 
 
 def _stop_and_resume(panel: Locator) -> None:
@@ -210,7 +259,7 @@ def _upload(page: Page, panel: Locator) -> None:
             expect(photo).to_have_value("yours: good.png")
     expect(panel.get_by_text("damaged")).to_be_visible()
     expect(photo).to_have_value("yours: good.png")
-    expect(panel.locator(".lecture-picture img").first).to_be_visible()
+    expect(panel.locator("img").first).to_be_visible()
 
 
 def _move_two_at_once(first: Locator, second: Locator) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lecturelib.display import curves
 from lecturelib.errors import ImageInputError
-from lecturelib.fragments import bar_rows, beside, drawn, framed, heading, tiles, words
+from lecturelib.fragments import bar_rows, beside, drawn, framed, heading, marked, tiles, words
 from lecturelib.images import load_image
 
 
@@ -93,3 +93,16 @@ def test_a_frame_is_two_pixels_wide_inside_the_box_and_cut_at_the_border(box, in
     image = torch.full((1, 3, 16, 24), 0.5)
     changed = (framed(image, box) != image).any(dim=1)[0]
     assert int(changed.sum()) == count and not changed[inside]
+
+
+@pytest.mark.parametrize(
+    ("at", "size", "corner"),
+    [((50, 25), "width: 16px; height: 16px", "margin: -108px 0 92px 42px"),
+     ((10, 20, 60, 90), "width: 140px; height: 100px", "margin: -180px 0 80px 40px"),
+     ((60, 90, 10, 20), "width: 140px; height: 100px", "margin: -180px 0 80px 40px")],
+)  # fmt: skip
+def test_a_mark_lies_on_the_image_where_it_belongs_and_moves_nothing_below(at, size, corner):
+    html = marked(torch.zeros(1, 3, 4, 4), "<b>", at, alt="black", height=200)
+    assert size in html and corner in html and "&lt;b&gt;" in html
+    above, below = -int(corner.split("px")[0].split("-")[1]), int(corner.split()[3].removesuffix("px"))
+    assert above + below + int(size.split()[-1].removesuffix("px")) == 0

@@ -1,10 +1,13 @@
 import ipywidgets
 import torch
 
-from lecturelib import load_model
+from lecturelib import load_image, load_model
+from lecturelib.controls import Pad
+from lecturelib.faststyle import StyleNetwork
 from lecturelib.panels import (
     ascent_panel,
     attack_panel,
+    blend_panel,
     classify_panel,
     dream_panel,
     inversion_panel,
@@ -12,9 +15,12 @@ from lecturelib.panels import (
     occluder_panel,
     perplexity_panel,
     saliency_panel,
+    style_panel,
     texture_panel,
     unit_panel,
 )
+from lecturelib.panels.looking import cell, middle
+from lecturelib.panels.making import _rectangle
 from lecturelib.photos import Collection
 
 
@@ -31,11 +37,6 @@ def controls(box: ipywidgets.Widget) -> dict[str, ipywidgets.Widget]:
 def photos(count: int = 12) -> Collection:
     images = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     return Collection(images, torch.arange(count) % 3, ["a", "b", "c"])
-
-
-def picture(box: ipywidgets.Widget) -> str:
-    """The HTML that a panel shows."""
-    return box.children[-2].value
 
 
 def test_every_panel_of_the_lectures_answers_to_every_control():
@@ -55,13 +56,13 @@ def test_every_panel_of_the_lectures_answers_to_every_control():
         for label, control in controls(box).items():
             if label == "Your photo":
                 continue
-            before, value = picture(box), control.value
+            before, value = box.html, control.value
             if hasattr(control, "options"):
                 control.value = next(option for option in reversed(control.options) if option != control.value)
             else:
                 control.value = control.min if control.value != control.min else control.max
-            assert picture(box) != before, f"{name}: {label} changed nothing"
-            assert "did not work" not in picture(box), f"{name}: {label}: {picture(box)}"
+            assert box.html != before, f"{name}: {label} changed nothing"
+            assert "did not work" not in box.html, f"{name}: {label}: {box.html}"
             control.value = value
 
 
@@ -72,15 +73,15 @@ def test_the_channels_of_a_panel_reach_as_far_as_its_layer():
     controls(box)["Layer"].value = "relu5"
     assert channel.max == 127
     channel.value = 127
-    assert "channel 127 of 128" in picture(box)
+    assert "channel 127 of 128" in box.html
     controls(box)["Layer"].value = "relu1"
-    assert "channel 63 of 64" in picture(box)
+    assert "channel 63 of 64" in box.html
 
 
 def test_an_unknown_class_is_answered_in_words_with_the_nearest_names():
     box = attack_panel(load_model("mini_alexnet"), ["cat"])
     controls(box)["Target"].value = "goldfich"
-    assert "goldfish" in picture(box) and "<img" not in picture(box)
+    assert "goldfish" in box.html and "<img" not in box.html
 
 
 def test_the_depth_of_an_inversion_names_its_layer_and_what_is_left():
@@ -88,11 +89,11 @@ def test_the_depth_of_an_inversion_names_its_layer_and_what_is_left():
     off = torch.tensor([0.01, 0.1]).view(2, 1, 1, 1).expand(2, 3, 16, 16)
     inverted = {"cat": off, "coffee": off}
     box = inversion_panel(originals, inverted, ["relu1_1", "relu5_1"])
-    assert "from relu5_1, 20 dB" in picture(box)
+    assert "from relu5_1, 20 dB" in box.html
     controls(box)["Depth"].value = 1
-    assert "from relu1_1, 40 dB" in picture(box)
+    assert "from relu1_1, 40 dB" in box.html
     controls(box)["Photo"].value = "coffee"
-    assert "coffee" in picture(box)
+    assert "coffee" in box.html
 
 
 def test_the_picture_of_a_neuron_grows_beside_its_map():
@@ -101,9 +102,9 @@ def test_the_picture_of_a_neuron_grows_beside_its_map():
     assert controls(box)["Channel"].max == 31
     controls(box)["Of"].value = "one neuron"
     runs = box._runs.newest
-    assert runs.settles(60) and runs.state == "finished", runs.text
-    for words in ("at (47, 47)", "map of channel 7", "what it likes best"):
-        assert words in picture(box), picture(box)[:300]
+    assert runs.settles(120) and runs.state == "finished", runs.text
+    for words in ("what (48, 48) sees:", "Map of channel 7", "what it likes best"):
+        assert words in box.html, box.html[:300]
     box.close()
 
 
@@ -113,7 +114,7 @@ def test_a_texture_grows_from_a_piece_of_a_picture():
         controls(box)[label].value = value
     runs = box._runs.newest
     assert runs.settles(120) and runs.state == "finished", runs.text
-    assert "Grams up to relu1_1" in picture(box) and "a piece of waves" in picture(box)
+    assert "Grams up to relu1_1" in box.html and "a piece of waves" in box.html
     box.close()
 
 
@@ -122,6 +123,50 @@ def test_a_dream_is_seen_while_it_grows_and_beside_its_photograph():
     controls(box)["Octaves"].value = 1
     controls(box)["Strength"].value = 20
     run = box._runs.newest
-    assert run.settles(60) and run.state == "finished", run.text
-    assert picture(box).count("<img") == 2 and "what relu1_1 sees in it" in picture(box)
+    assert run.settles(120) and run.state == "finished", run.text
+    assert box.html.count("<img") == 2 and "what relu1_1 sees in it" in box.html
     box.close()
+
+
+def test_pointing_at_a_map_chooses_the_place_that_is_explained():
+    box = unit_panel(load_model("mini_alexnet"), photos(), ["cat"], ["relu5"])
+    assert controls(box)["Place"].value == "the strongest"
+    controls(box)["Down (%)"].value = 100
+    controls(box)["Right (%)"].value = 0
+    last = load_model("mini_alexnet").activation(load_image("cat", size=128), "relu5").shape[2] - 1
+    assert controls(box)["Place"].value == "where I point" and f"what ({last}, 0) sees" in box.html
+    heat = torch.zeros(4, 8)
+    for place in ((0, 0), (1, 5), (3, 7)):
+        assert cell(heat, middle(heat, *place)) == place
+
+
+def test_the_middle_of_the_cover_is_where_the_mouse_is():
+    box = occluder_panel(load_model("mini_alexnet"), ["cat"])
+    untouched = load_image("cat", size=96)
+    controls(box)["Window"].value = 8
+    controls(box)["Down (%)"].value, controls(box)["Right (%)"].value = 50, 25
+    shown = next(child for child in box.children[-1].children if isinstance(child, Pad))._shown[0]
+    rows, columns = torch.where((shown != untouched).any(dim=1)[0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (44, 51, 20, 27)
+
+
+def test_a_dragged_rectangle_gets_a_second_style():
+    assert _rectangle(10, (20, 30, 70, 80)).nonzero().tolist() == [[y, x] for y in range(2, 7) for x in range(3, 8)]
+    torch.testing.assert_close(_rectangle(10, (70, 80, 20, 30)), _rectangle(10, (20, 30, 70, 80)))
+    box = style_panel(load_model("mini_vgg"), ["cat"], ["swirl", "mosaic"], steps=1)
+    assert controls(box)["Second style"].value == "(none)"
+    controls(box)["Top (%)"].value = 50
+    run = box._runs.newest
+    assert run.settles(120) and run.state == "finished", run.text
+    assert controls(box)["Second style"].value == "mosaic" and "cat in swirl and mosaic" in box.html
+    box.close()
+
+
+def test_the_corners_of_a_blend_are_the_pure_styles():
+    painter = StyleNetwork(styles=4, width=4, blocks=1, names=["a", "b", "c", "d"])
+    box = blend_panel(painter, ["cat"])
+    for down, right, name in ((0, 0, "a"), (0, 100, "b"), (100, 0, "c"), (100, 100, "d")):
+        controls(box)["Down (%)"].value, controls(box)["Right (%)"].value = down, right
+        assert f">100% {name}<" in box.html
+    controls(box)["Down (%)"].value = 50
+    assert "50% b, 50% d" in box.html

@@ -5,6 +5,7 @@ import copy
 import io
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_headings_begin_slides_and_what_no_longer_fits_goes_below():
     assert kinds(divide(new_notebook(cells=cells))) == ["slide", "slide", "-", "-", "subslide", "subslide", "slide"]
 
 
+@pytest.mark.parametrize("words", ["### A question", "What do we see?\n\nLook:", "### A question\n\nLook at this:"])
+def test_what_leads_to_a_cell_goes_with_it(words):
+    cells = [new_markdown_cell("## Look"), a_figure(600), new_markdown_cell(words), a_figure(400)]
+    assert kinds(divide(new_notebook(cells=cells))) == ["slide", "-", "subslide", "-"]
+    cells[2] = new_markdown_cell("### A question\n\nIt was answered above.")
+    assert kinds(divide(new_notebook(cells=cells))) == ["slide", "-", "-", "subslide"]
+
+
 def test_setup_and_answers_stay_in_the_notebook():
     check = new_code_cell("assert mine == 3", metadata={"tags": ["check"]})
     cells = [new_markdown_cell("# Why?"), new_markdown_cell("## Setup"), new_code_cell("import torch"),
@@ -73,7 +82,7 @@ def test_more_text_code_and_pictures_need_more_room():
 
 def test_a_deck_is_made_offline_with_every_slide_and_its_pictures(tmp_path):
     recipe = re.search(r"nbconvert (--to slides .*) --output-dir", MAKEFILE, flags=re.DOTALL)[1]
-    options = [*recipe.replace("\\\n", " ").split(), f"--output-dir={tmp_path}"]
+    options = [*shlex.split(recipe.replace("\\\n", " ")), f"--output-dir={tmp_path}"]
     command = [sys.executable, "-m", "nbconvert", *options, str(NOTEBOOKS[0])]
     subprocess.run(command, check=True, capture_output=True)
     source = divide(nbformat.read(NOTEBOOKS[0], as_version=4))
@@ -82,3 +91,4 @@ def test_a_deck_is_made_offline_with_every_slide_and_its_pictures(tmp_path):
     assert html.count("<section>") >= kinds(source).count("slide") + kinds(source).count("subslide")
     missing = [place for place in re.findall(r'src="([^":]+)"', html) if not (ROOT / "runs" / place).resolve().exists()]
     assert "data:image/" in html and missing == []
+    assert '<script type="application/vnd.jupyter.widget-view+json">' not in html

@@ -1,0 +1,219 @@
+"""Lectures 05 and 07 to 11: panels that make pictures."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lecturelib.activations import receptive_field
+from lecturelib.ascent import robust
+from lecturelib.canvas import Fourier
+from lecturelib.controls import Area, PhotoPicker, Place, choice, follow, place_pad, rectangle_pad, slider
+from lecturelib.deepdream import balanced_score, dream, octave_sizes
+from lecturelib.display import overlay
+from lecturelib.faststyle import StyleNetwork
+from lecturelib.fragments import beside, framed, tiles
+from lecturelib.images import load_image, resize
+from lecturelib.inversion import psnr
+from lecturelib.jobs import Run
+from lecturelib.models import Model
+from lecturelib.optimize import maximize, minimize
+from lecturelib.panels.looking import cell
+from lecturelib.scores import channel_score, neuron_score
+from lecturelib.style import RECIPES, content_terms, loss_of, style_terms, variation_term, weighted
+from lecturelib.texture import synthesize
+from lecturelib.transforms import jitter
+from lecturelib.widgets import Panel, panel, run_panel
+
+
+def ascent_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> Panel:
+    """Lecture 05, a microscope for neurons: choose a channel, or point at one place in its map, and watch its picture
+    grow."""
+    picker, channels, steps, size = PhotoPicker(names, size=96), slider("Channel", 7, 0, 7), 60, 96
+    pad = place_pad(height=260, live=False)
+    count = functools.lru_cache(maxsize=len(layers))(
+        lambda layer: model.activation(picker.image(names[0]), layer).shape[1]
+    )
+
+    def job(run: Run, photo: str, layer: str, channel: int, what: str, place: Place) -> str:
+        image = picker.image(photo)
+        heat = model.activation(image, layer)[0, channel].detach().cpu()
+        (y, x), one = cell(heat, place), what == "one neuron"
+        score = neuron_score(model, layer, channel, y, x) if one else channel_score(model, layer, channel)
+        box = receptive_field(model, layer).box(y, x)
+        run.report(0)
+        pad.show(overlay(image, heat[None]), f"Map of channel {channel}: point at it", alt=f"{layer} on {photo}")
+        seen = tiles(
+            framed(image, box) if one else image,
+            [f"what ({y}, {x}) sees: {heat[y, x]:.2g}" if one else photo],
+            alt=f"{photo}, of which {layer} makes the map",
+            height=260,
+        )
+
+        def grown(images: Tensor, value: Tensor) -> str:
+            title = f"what it likes best: {value.item():.2g}"
+            return beside(seen, tiles(images, [title], alt=f"the picture of {layer}, channel {channel}", height=260))
+
+        def see(step: int, images: Tensor, scores: Tensor) -> None:
+            run.report(step / steps, lambda: grown(images, scores), text=f"step {step} of {steps}")
+
+        canvas = Fourier(size, generator=torch.Generator().manual_seed(0), device=model.device)
+        transform = jitter(1) if one else robust(0.9, 1.1)
+        made = maximize(canvas, score, steps=steps, transform=transform, on_step=see, progress=False)
+        return grown(made, score(made).detach())
+
+    what = choice("Of", ["the whole channel", "one neuron"])
+    pad.observe(lambda _: setattr(what, "index", 1), names="value")  # whoever points means it
+    layer = follow(choice("Layer", layers, layers[-1]), lambda layer: channels.reach(count(layer) - 1))
+    return run_panel(job, photo=picker, layer=layer, channel=channels, what=what, place=pad)
+
+
+def dream_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> Panel:
+    """Lecture 07: the dream of a layer on a photo of your choice, size by size while it grows."""
+    picker, steps = PhotoPicker(names, size=160), 8
+
+    def job(run: Run, photo: str, layer: str, octaves: int, strength: int) -> str:
+        image = picker.image(photo)
+        sizes = octave_sizes(*image.shape[2:], octaves)
+        see = run.on_step(steps * len(sizes), alt=f"{photo}, while it is dreamt", keep="latest", height=320)
+        dreamt = dream(
+            image,
+            balanced_score(model, layer),
+            octaves=octaves,
+            steps=steps,
+            lr=strength / 1000,
+            generator=torch.Generator().manual_seed(0),
+            on_step=see,
+        )
+        return tiles(torch.cat([image, dreamt]), [photo, f"what {layer} sees in it"], alt="a dream", height=320)
+
+    return run_panel(
+        job,
+        photo=picker,
+        layer=choice("Layer", layers),
+        octaves=slider("Octaves", 3, 1, 5),
+        strength=slider("Strength", 10, 1, 30),
+    )
+
+
+def inversion_panel(originals: Mapping[str, Tensor], inverted: Mapping[str, Tensor], layers: Sequence[str]) -> Panel:
+    """Lecture 08: walk down the layers and see what is left of a photo. Everything was inverted before.
+
+    originals: each photo (1, 3, H, W) by its name. inverted: what was made of it, (L, 3, H, W), one for each layer.
+    """
+
+    def draw(photo: str, depth: int) -> str:
+        original, found = originals[photo], inverted[photo][depth - 1 : depth]
+        titles = [photo, f"from {layers[depth - 1]}, {psnr(found, original).item():.0f} dB"]
+        return tiles(torch.cat([original, found]), titles, alt=f"the {photo} photograph", height=300)
+
+    return panel(draw, photo=choice("Photo", list(originals)), depth=slider("Depth", len(layers), 1, len(layers)))
+
+
+def texture_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> Panel:
+    """Lecture 09: a texture of 128 pixels, made before your eyes from a piece of a photo that you choose.
+
+    layers: from shallow to deep; you choose the deepest whose Gram, with those before it, is matched.
+    """
+    picker, scales, steps = PhotoPicker(names, size=256), 3, 50
+
+    def job(run: Run, photo: str, part: int, deepest: str) -> str:
+        middle = slice(128 - part // 2, 128 + part // 2)
+        sample = resize(picker.image(photo)[:, :, middle, middle], 64)
+        chosen = layers[: layers.index(deepest) + 1]
+        on_step = run.on_step(scales * steps, keep="smallest", alt=f"the texture of {photo} so far")
+        made = synthesize(model, sample, chosen, size=128, steps=steps, scales=scales, on_step=on_step, progress=False)
+        texture = tiles(made, [f"Grams up to {deepest}"], alt=f"a new texture after {photo}", height=300)
+        return beside(tiles(sample, ["sample"], alt=f"a piece of {photo}", height=150), texture)
+
+    return run_panel(
+        job,
+        photo=picker,
+        part=slider("Piece, pixels", 96, 32, 256, 16),
+        deepest=choice("Deepest layer", layers, layers[-1]),
+    )
+
+
+def style_panel(model: Model, names: Sequence[str], styles: Sequence[str], *, steps: int = 40) -> Panel:
+    """Lecture 10: a photo in the style of your choice, painted while you look; a second style fills a rectangle, which
+    you drag.
+
+    The model is one with a recipe.
+    """
+    picker, recipe, alone = PhotoPicker(names, size=96), RECIPES[model.name], "(none)"
+    pad = rectangle_pad(height=260)
+
+    def job(run: Run, photo: str, style: str, beta: float, tv: float, scale: int, second: str, area: Area) -> str:
+        content, first = picker.image(photo), load_image(style, size=scale)
+        run.report(0)
+        pad.show(content, "Drag a rectangle", alt=photo)
+        mask = _rectangle(content.shape[-1], area) if second != alone else None
+        terms = style_terms(model, first, recipe.style, mask=None if mask is None else 1 - mask)
+        if mask is not None:
+            terms += style_terms(model, load_image(second, size=scale), recipe.style, mask=mask)
+        terms = content_terms(model, content, recipe.content) + weighted(terms, beta)
+        chosen = [style] if mask is None else [style, second]
+        samples = torch.cat([load_image(name, size=96) for name in chosen])
+        sources = tiles(samples, chosen, alt="a style", height=120)
+
+        def painting(images: Tensor) -> str:
+            return beside(tiles(images, ["painted"], alt=f"{photo} in {' and '.join(chosen)}", height=260), sources)
+
+        def see(step: int, images: Tensor, losses: Tensor) -> None:
+            run.report(step / steps, lambda: painting(images), text=f"step {step} of {steps}")
+
+        loss = loss_of(model, terms + weighted([variation_term()], tv))
+        return painting(minimize(content, loss, steps=steps, lr=1.0, step_rule="lbfgs", on_step=see, progress=False))
+
+    second = choice("Second style", [alone, *styles])
+    pad.observe(
+        lambda _: setattr(second, "index", second.index or len(styles)), names="value"
+    )  # whoever drags means it
+    return run_panel(
+        job,
+        photo=picker,
+        style=choice("Style", styles),
+        second=second,
+        beta=slider("Beta", 60.0, 0.0, 300.0, 5.0),
+        tv=slider("Smoothness", 15.0, 0.0, 150.0, 5.0),
+        scale=slider("Style size", 160, 48, 320, 16),
+        area=pad,
+    )
+
+
+def _rectangle(size: int, area: Area) -> Tensor:
+    """A mask (size, size) of ones inside the rectangle; its edges may come in any order."""
+    top, left, bottom, right = (round(size * edge / 100) for edge in area)
+    mask = torch.zeros(size, size)
+    mask[min(top, bottom) : max(top, bottom), min(left, right) : max(left, right)] = 1
+    return mask
+
+
+def blend_panel(painter: StyleNetwork, names: Sequence[str]) -> Panel:
+    """Lecture 11: your photo, painted in a blend of the first four styles, one in each corner of a square."""
+    picker, pad, corners = PhotoPicker(names, size=192), place_pad(height=300), painter.names[:4]
+    device = next(painter.parameters()).device
+    rest = [0.0] * (len(painter.names) - len(corners))
+
+    @functools.lru_cache(maxsize=8)
+    @torch.inference_mode()
+    def square(photo: str) -> Tensor:
+        """The photo in one style at each corner, and one passes into the other."""
+        small = resize(picker.image(photo), 96).to(device)
+        pure = [painter(small, [float(name == corner) for name in painter.names]) for corner in corners]
+        ramp = torch.linspace(0, 1, small.shape[-1], device=device).mul(6).sub(2.5).clamp(0, 1)
+        across = [pure[row].lerp(pure[row + 1], ramp) for row in (0, 2)]
+        return across[0].lerp(across[1], ramp[:, None])
+
+    @torch.inference_mode()
+    def draw(photo: str, place: Place) -> str:
+        down, right = (part / 100 for part in place)
+        weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
+        image = picker.image(photo).to(device)
+        told = ", ".join(f"{weight:.0%} {name}" for name, weight in zip(corners, weights, strict=True) if weight)
+        pad.show(square(photo), "Drag to blend", alt=f"{photo} in the styles {', '.join(corners)}")
+        painted = tiles(painter(image, weights + rest), [told], alt=f"{photo}, painted", height=340)
+        return beside(painted, tiles(image, [photo], alt="the photo", height=170))
+
+    return panel(draw, photo=picker, place=pad)
