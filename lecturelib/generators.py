@@ -13,7 +13,7 @@ from lecturelib.assets import data_file
 from lecturelib.errors import ModelNameError, nearest
 from lecturelib.models import best_device
 
-WIDTHS = {4: 192, 8: 128, 16: 96, 32: 48, 64: 16, 128: 8}  # pixels: channels
+WIDTHS = {4: 160, 8: 128, 16: 96, 32: 64, 64: 32, 128: 16}  # pixels: channels
 SHIPPED = ("mini_vgg_fc6",)
 
 
