@@ -1,7 +1,7 @@
 """One loop with two signs: `maximize` a score, `minimize` a loss, over images or over what images are made of."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from numbers import Real
 from typing import NamedTuple
@@ -115,7 +115,7 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
     try:
         look = _looker(canvas, score, options)
         take_step = _stepper(canvas, look, options)
-        with tqdm(total=options.steps, delay=0.5, leave=False, disable=not options.progress) as bar:
+        with _bar(options) as bar:
             for step in range(options.steps):
                 view = look()
                 if flat is None:
@@ -125,7 +125,8 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
                 if options.on_step:
                     options.on_step(step, view.images.clone(), view.scores)
                 take_step(view, step + 1)
-                bar.update()
+                if bar:
+                    bar.update()
             step = options.steps
             images, scores = _last_look(canvas, score, options)
             best = best.or_better(images, _judged(judged, scores, step, options), step)
@@ -141,6 +142,11 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
         for parameter in canvas.parameters():
             parameter.grad = None
     return Climb(best.images, stop)
+
+
+def _bar(options: Options) -> AbstractContextManager[tqdm | None]:
+    # Even a bar that is switched off takes the lock of all bars, which an interrupt in that moment leaves locked.
+    return tqdm(total=options.steps, delay=0.5, leave=False) if options.progress else nullcontext()
 
 
 def _judged(before: Tensor | None, scores: Tensor, step: int, options: Options) -> Tensor:

@@ -188,7 +188,6 @@ def test_a_checkpoint_is_saved_in_one_step(tmp_path, monkeypatch):
             with pytest.raises(OSError, match="no space"):
                 save_checkpoint({"step": 2}, path)
         assert torch.load(path, weights_only=True) == {"step": 1}
-        assert len(list(tmp_path.iterdir())) == 2
         assert load_checkpoint(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]
     save_checkpoint({"step": 3}, path)
     assert load_checkpoint(path) == {"step": 3}

@@ -106,7 +106,7 @@ def test_a_style_picture_has_no_style_error_of_its_own():
 
 
 def test_fifty_steps_on_one_photograph_halve_the_loss(folder, tmp_path):
-    recipe = Recipe(("mosaic",), steps=50, **(SMALL | {"batch": 1, "lr": 5e-3}))
+    recipe = Recipe(("mosaic",), steps=50, **(SMALL | {"batch": 1, "lr": 5e-3, "style_weight": 20.0}))
     train(recipe, PhotographFolder(folder), pictures(recipe), tmp_path, save_every=1, device="cpu")
     held_out = [
         point["held_out"] for point in load_checkpoint(tmp_path / "checkpoint.pt")["curve"] if "held_out" in point
@@ -174,7 +174,7 @@ def test_two_processes_give_what_one_gives(folder, tmp_path, monkeypatch):
         network = StyleNetwork(styles=2, width=4, blocks=1)
         network.load_state_dict(load_checkpoint(tmp_path / number / "checkpoint.pt")["network"])
         paintings.append(network(load_image("cat", size=32), 1).detach())
-    torch.testing.assert_close(*paintings, atol=2e-3, rtol=0)
+    torch.testing.assert_close(*paintings, atol=1 / 255, rtol=0)  # a step of 8 bits
 
 
 def test_a_training_begins_with_the_weights_of_an_earlier_one(folder, tmp_path):

@@ -91,6 +91,11 @@ def _card(name: str, card: dict) -> str:
 
 def _painter_card(name: str, card: dict) -> str:
     recipe = card["recipe"]
+    before = "".join(
+        f" Begun with the weights of {run['steps']} steps at {run['pixels']} pixels with style weight"
+        f" {run['style_weight']:g}."
+        for run in card.get("earlier_runs", ())
+    )
     history = [f"| {point['step']} | {point['held_out']:.3f} |" for point in card["curve"] if "held_out" in point]
     return "\n".join(
         [
@@ -103,9 +108,7 @@ def _painter_card(name: str, card: dict) -> str:
             f" pictures at {recipe['style_pixels']} pixels; Adam with a largest learning rate of"
             f" {recipe['lr']:g}, cosine"
             f" to 0; content {recipe['content_layer']}, style {', '.join(recipe['style_layers'])} of"
-            f" {recipe['network']}, style weight {recipe['style_weight']:g}. From step 1,000 on, the content"
-            f" loss was in"
-            " one unit for all photographs and long gradients were cut. Held out: the loss on four packaged"
+            f" {recipe['network']}, style weight {recipe['style_weight']:g}.{before} Held out: the loss on four packaged"
             " photographs.\n",
             "| step | held-out loss |\n|---|---|",
             *history[4::5],
@@ -131,7 +134,12 @@ def _generator_card(name: str, card: dict) -> str:
             f" {recipe['network']}. {steps} steps of {recipe['batch']} photographs ({passes:.1f} passes over"
             f" {card['photographs']}); Adam with a largest learning rate of {recipe['lr']:g}, cosine to 0; weights of"
             f" the losses: image {recipe['image']:g}, features {recipe['feature']:g}, code {recipe['code']:g};"
-            f" {critic if recipe['adversarial'] else 'no discriminator'}.\n",
+            f" {critic if recipe['adversarial'] else 'no discriminator'}."
+            + "".join(
+                f" Begun with the weights of {run['steps']} steps without that, learning rate {run['lr']:g}."
+                for run in card.get("earlier_runs", ())
+            )
+            + "\n",
             "| photographs that were held out | mean absolute error of the image (of a grey one) | relative"
             " error of the"
             " code (of a grey one's) | the network answers as for the photograph |\n|---|---|---|---|",
