@@ -25,8 +25,8 @@ from lecturelib.saliency import input_gradient
 from lecturelib.scores import Score, channel_score, class_score
 from lecturelib.transforms import Transform, compose, jitter, random_rotate, random_scale
 
-VIEW = 0.4, 0.65  # how large a network sees the picture of a class, which is half as large as it was drawn or so
-FINEST = 0.25  # the shortest wave in it: four pixels as drawn, two as seen
+VIEW = 0.5, 0.8  # how large a network sees the picture of a class, a half to four fifths as large as it was drawn
+FINEST = 0.25  # the shortest wave in it: four pixels as drawn, two or three as seen
 
 
 class Recipe(NamedTuple):

@@ -108,8 +108,8 @@ def _painter_card(name: str, card: dict) -> str:
             f" pictures at {recipe['style_pixels']} pixels; Adam with a largest learning rate of"
             f" {recipe['lr']:g}, cosine"
             f" to 0; content {recipe['content_layer']}, style {', '.join(recipe['style_layers'])} of"
-            f" {recipe['network']}, style weight {recipe['style_weight']:g}.{before} Held out: the loss on four packaged"
-            " photographs.\n",
+            f" {recipe['network']}, style weight {recipe['style_weight']:g}.{before} Held out: the loss on four"
+            " packaged photographs.\n",
             "| step | held-out loss |\n|---|---|",
             *history[4::5],
             "",
