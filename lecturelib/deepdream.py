@@ -55,9 +55,8 @@ def dream(
     if type(bands) is not int or bands < 1:
         raise ArgumentError("bands is a whole number from 1", received=repr(bands), do="for example bands=3")
     sizes = octave_sizes(*image.shape[2:], octaves, ratio)
-    shift = shifted_by(jitter)
-    options = Options(steps, lr, "normalized", shift, None, generator, on_step, progress=on_step is None)
-    return _dream(image, score, sizes, bands, options).images
+    options = Options(steps, lr, "normalized", on_step=on_step, progress=on_step is None)
+    return _dream(image, _shifting(score, jitter, generator), sizes, bands, options).images
 
 
 def octave_sizes(
@@ -162,7 +161,7 @@ def zoom_dream(
     require_image(image)
     _require_flight(image, frames, zoom)
     sizes = octave_sizes(*image.shape[2:], octaves)
-    options = Options(steps, lr, "normalized", shifted_by(jitter), generator=generator, progress=False)
+    score, options = _shifting(score, jitter, generator), Options(steps, lr, "normalized", progress=False)
     flight = [image.detach().clone()]
     try:
         for _ in tqdm(range(frames - 1), delay=1, leave=False):
@@ -204,6 +203,16 @@ def _counted(bar: tqdm, on_step: OnStep | None) -> OnStep:
             on_step(step, images, scores)
 
     return see
+
+
+def _shifting(score: Score, pixels: int, generator: torch.Generator | None) -> Score:
+    """The score of images shifted by a new distance each time.
+
+    In the score, because a dream takes few steps: the mean over several looks, by which the loop judges under a
+    transform, would come too late.
+    """
+    shift = shifted_by(pixels)
+    return lambda images: score(shift(images, generator))
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
