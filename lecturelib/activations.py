@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from lecturelib.errors import ArgumentError, LayerNameError
 from lecturelib.images import resize
 from lecturelib.models import Model
+from lecturelib.modes import recording
 
 Box = tuple[int, int, int, int]
 """top, left, bottom, right in pixels; bottom and right are the first outside; it may reach over the picture's
@@ -59,7 +60,7 @@ class Patches:
     positions: Tensor
 
 
-@torch.inference_mode()
+@recording(False)
 def strongest_patches(model: Model, layer: str, photos: Tensor, *, k: int = 9, batch: int = 32) -> Patches:
     """Where in photos (N, 3, H, W) each channel of a layer fires most, at most once per photograph (Zeiler and
     Fergus, 2014)."""

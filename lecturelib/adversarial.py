@@ -15,7 +15,8 @@ from lecturelib.canvas import Pixels, grey_noise
 from lecturelib.errors import ArgumentError, OptimizationError
 from lecturelib.images import require_image
 from lecturelib.models import Model
-from lecturelib.optimize import Climb, Options, climb, gradients_on
+from lecturelib.modes import recording
+from lecturelib.optimize import Climb, Options, climb
 from lecturelib.scores import Score, log_probability
 from lecturelib.step_rules import unit
 
@@ -43,6 +44,7 @@ def fool(
     _require(_is_number(confidence) and 0 <= confidence < 1, "a confidence lies in [0, 1)", confidence, "say 0.99")
     targets = _class_indices(model, target, len(image))
     fooled, missed, ending = image.detach().clone(), list(range(len(image))), f"after {steps} steps"
+    step = 0
     try:
         for step in range(steps + 1):
             logits, gradient = _target_gradient(model, fooled, targets)
@@ -204,7 +206,7 @@ def _found(model: Model, images: Tensor, labels: Sequence[Label], epsilon: float
     return round_to_8_bit(attacked, images, epsilon=epsilon)
 
 
-@gradients_on()
+@recording(True)
 def _target_gradient(model: Model, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The logits (N, K), and the gradient of each image's target score with respect to the image."""
     leaf, targets = (
@@ -227,9 +229,9 @@ def _is_right(model: Model, images: Tensor, labels: Sequence[Label]) -> Tensor:
     return _logits(model, images).argmax(dim=1).cpu() == _class_indices(model, labels, len(images))
 
 
+@recording(False)
 def _logits(model: Model, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(images)
+    return model(images)
 
 
 def _class_indices(model: Model, labels: Label | Sequence[Label], count: int) -> Tensor:

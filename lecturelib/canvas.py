@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lecturelib.arrays import require_range
 from lecturelib.errors import ArgumentError, ImageInputError
+from lecturelib.modes import recording
 
 # How the colors of photographs vary together. Rows: red, green, blue; columns, which vary independently:
 # brightness, red against blue, magenta against green. The square root of the mean covariance over eight photographs
@@ -64,10 +65,10 @@ class Pixels:
     def project(self) -> None:
         _clamp(self._pixels, self.low, self.high)
 
+    @recording(False)
     def replace(self, images: Tensor) -> None:
         """Show `images` instead, as far as the box allows."""
-        with torch.no_grad():
-            self._pixels.copy_(images)
+        self._pixels.copy_(images)
         self.project()
 
 
@@ -179,16 +180,16 @@ def grey_noise(
     return (0.5 + std * _randn((count, 3, *_sides(size)), generator)).clamp(0, 1)
 
 
+@recording(False)
 def _leaf(values: Tensor) -> Tensor:
     """A copy that is contiguous, at least float32, and wants a gradient; also where gradients are switched off."""
-    with torch.inference_mode(False):
-        dtype = torch.promote_types(values.dtype, torch.float32)
-        return torch.empty(values.shape, dtype=dtype, device=values.device).copy_(values.detach()).requires_grad_()
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    return torch.empty(values.shape, dtype=dtype, device=values.device).copy_(values.detach()).requires_grad_()
 
 
+@recording(False)
 def _clamp(values: Tensor, low: Tensor, high: Tensor) -> None:
-    with torch.no_grad():
-        values.clamp_(min=low.to(values.dtype), max=high.to(values.dtype))
+    values.clamp_(min=low.to(values.dtype), max=high.to(values.dtype))
 
 
 def _require_pixels(start: Tensor) -> None:

@@ -18,6 +18,7 @@ from lecturelib.canvas import COLORS, Pixels
 from lecturelib.errors import ArgumentError
 from lecturelib.images import require_image
 from lecturelib.models import Model
+from lecturelib.modes import recording
 from lecturelib.optimize import Climb, OnStep, Options, climb
 from lecturelib.scores import Score
 from lecturelib.transforms import jitter as shifted_by
@@ -124,6 +125,7 @@ def balanced_score(model: Model, layer: str) -> Score:
     return score
 
 
+@recording(False)
 def guided_score(model: Model, layer: str, guide: Tensor) -> Score:
     """How well each position of a layer fits the position of another picture, `guide`, that fits it best.
 
@@ -131,8 +133,7 @@ def guided_score(model: Model, layer: str, guide: Tensor) -> Score:
     length 1 (after Mordvintsev et al., 2015): the dream is made of what the guide shows.
     """
     require_image(guide)
-    with torch.no_grad():
-        wanted = F.normalize(model.activation(guide[:1], layer)[0].flatten(1), dim=0)  # (C, positions of the guide)
+    wanted = F.normalize(model.activation(guide[:1], layer)[0].flatten(1), dim=0)  # (C, positions of the guide)
 
     def score(images: Tensor) -> Tensor:
         features = model.activation(images, layer).flatten(2)

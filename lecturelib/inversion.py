@@ -16,7 +16,8 @@ from lecturelib.canvas import Canvas, Fourier
 from lecturelib.errors import ArgumentError
 from lecturelib.images import require_image
 from lecturelib.models import Model
-from lecturelib.optimize import Options, climb, gradients_on
+from lecturelib.modes import recording
+from lecturelib.optimize import Options, climb
 from lecturelib.regularizers import GREY, total_variation
 from lecturelib.scores import Score
 
@@ -64,6 +65,7 @@ def invert(
     return torch.cat(found)
 
 
+@recording(False)
 def inversion_loss(
     model: Model,
     image: Tensor,
@@ -84,8 +86,7 @@ def inversion_loss(
         _require(_is_number(value) and value >= 0, f"the weight {name} is a number from 0", value, f"try {name}=1e-5")
     _require(_is_number(alpha) and alpha >= 1, "alpha is a number from 1", alpha, "for example alpha=6")
     total_variation(image, beta)  # a wrong beta is told here
-    with gradients_on(), torch.no_grad():
-        target = model.activation(image, layer)
+    target = model.activation(image, layer)
 
     def loss(images: Tensor) -> Tensor:
         total = relative_distance(model.activation(images, layer), target).to(images)
@@ -107,7 +108,7 @@ def relative_distance(values: Tensor, target: Tensor) -> Tensor:
     return (values - target).flatten(1).square().sum(dim=1) / size.masked_fill(size == 0, 1)
 
 
-@torch.no_grad()
+@recording(False)
 def relative_error(model: Model, images: Tensor, original: Tensor, layer: str) -> Tensor:
     """The `relative_distance` of what a layer gives for the images from what it gives for `original`."""
     return relative_distance(model.activation(images, layer), model.activation(original, layer)).to(images)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lecturelib.errors import ArgumentError, LayerNameError
 from lecturelib.models import Model
+from lecturelib.modes import recording
 
 
 def first_filters(model: Model) -> Tensor:
@@ -74,7 +75,7 @@ def smoothness(filters: Tensor) -> Tensor:
     return (across + down) / 2 / power.clamp_min(1e-30)
 
 
-@torch.inference_mode()
+@recording(False)
 def codes(model: Model, images: Tensor, *, layer: str | None = None, batch: int = 64) -> Tensor:
     """The code of each image: what the layer in front of the classifier gives, shape (N, D); or `layer`, flattened."""
     layer = layer or model.code_layer

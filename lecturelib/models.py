@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lecturelib import torchvision_networks
 from lecturelib.assets import data_file
 from lecturelib.errors import ArgumentError, ClassNameError, ImageInputError, LectureError, ModelNameError, nearest
+from lecturelib.modes import recording
 from lecturelib.networks import EMBEDDED, MEAN, STD
 from lecturelib.reading import LayerReader
 
@@ -136,10 +137,10 @@ class Model:
             )
         return index
 
+    @recording(False)
     def top(self, images: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
         """For each image, the k likeliest classes with their probabilities, likeliest first."""
-        with torch.inference_mode():
-            values, indices = self.probabilities(images).topk(min(k, len(self.classes)))
+        values, indices = self.probabilities(images).topk(min(k, len(self.classes)))
         return [
             [(self.classes[index], value) for value, index in zip(row, places, strict=True)]
             for row, places in zip(values.tolist(), indices.tolist(), strict=True)
@@ -269,7 +270,7 @@ def _kept_tensors(network: nn.Module) -> dict[int, Tensor]:
     return {id(value): value.detach() for value in kept}
 
 
-@torch.no_grad()
+@recording(False)
 def _randomize(network: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():

@@ -10,6 +10,7 @@ from lecturelib.errors import ArgumentError
 from lecturelib.images import require_image
 from lecturelib.incremental import chain_to
 from lecturelib.maps import require_whole
+from lecturelib.modes import recording
 from lecturelib.networks import MEAN
 from lecturelib.regularizers import blur
 from lecturelib.scores import ModelScore, Score, evaluate
@@ -21,6 +22,7 @@ Fill = str | Tensor
 Masks = Callable[[int, int], Tensor]
 
 
+@recording(False)
 def occlusion_map(
     image: Tensor,
     score: Score,
@@ -63,11 +65,10 @@ def occlusion_map(
         row, column = divmod(place, len(lefts))
         return _window(image, tops[row], lefts[column], window)
 
-    with torch.no_grad():
-        clean = evaluate(score, image).to(image)
-        covered = _by_recomputing(image, score, filler, tops, lefts, window, batch)
-        if covered is None:
-            covered = _under_masks(image, score, filler, mask, len(tops) * len(lefts), batch)
+    clean = evaluate(score, image).to(image)
+    covered = _by_recomputing(image, score, filler, tops, lefts, window, batch)
+    if covered is None:
+        covered = _under_masks(image, score, filler, mask, len(tops) * len(lefts), batch)
     covered = covered.unflatten(1, (len(tops), len(lefts)))
     return clean[:, None, None] - covered if drop else covered
 
@@ -193,6 +194,7 @@ def _batches(image: Tensor, score: Score, count: int, batch: int) -> Iterator[tu
             yield ask, [(n, k) for k in range(begin, min(begin + batch, count))]
 
 
+@recording(False)
 def _curve(start: Tensor, score: Score, end: Tensor, order: Tensor, steps: int, batch: int | None) -> Tensor:
     """The score on the way from `start` to `end`, pixel by pixel, (N, steps + 1)."""
     require_whole(steps=steps)
@@ -206,13 +208,12 @@ def _curve(start: Tensor, score: Score, end: Tensor, order: Tensor, steps: int, 
     rank = (
         order.to(start.device).flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(order.shape)
     )
-    with torch.no_grad():
-        evaluate(score, start)
+    evaluate(score, start)
 
-        def mask(n: int, step: int) -> Tensor:
-            return rank[n] < round(pixels * step / steps)
+    def mask(n: int, step: int) -> Tensor:
+        return rank[n] < round(pixels * step / steps)
 
-        return _under_masks(start, score, end, mask, steps + 1, _micro_batch(start, batch))
+    return _under_masks(start, score, end, mask, steps + 1, _micro_batch(start, batch))
 
 
 def _window(image: Tensor, top: int, left: int, window: int) -> Tensor:

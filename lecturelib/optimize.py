@@ -1,7 +1,7 @@
 """One loop with two signs: `maximize` a score, `minimize` a loss, over images or over what images are made of."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from numbers import Real
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from lecturelib.canvas import Canvas, Pixels
 from lecturelib.errors import ArgumentError, ScoreError
+from lecturelib.modes import recording
 from lecturelib.notices import Best, tell_result, tell_stop, tell_unmoved
 from lecturelib.regularizers import AfterStep
 from lecturelib.scores import Score, evaluate
@@ -74,13 +75,6 @@ def minimize(
     return climb(start, lambda images: -evaluate(loss, images), options).images
 
 
-@contextmanager
-def gradients_on() -> Iterator[None]:
-    """Gradients, also where the caller has switched them off."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
 class Options(NamedTuple):
     """The options of `maximize`, for functions of the course that climb several times."""
 
@@ -105,7 +99,7 @@ class _NotFiniteError(ArithmeticError):
     """A score or a gradient is NaN or infinite."""
 
 
-@gradients_on()
+@recording(True)
 def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
     """`maximize`, for callers that have more to do and must know whether the loop was interrupted."""
     _require_options(start, options)

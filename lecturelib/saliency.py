@@ -1,7 +1,6 @@
 """Lecture 04: which pixels does a number inside the network hang on? The gradient with respect to the picture."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -13,6 +12,7 @@ from lecturelib.errors import ArgumentError, LayerNameError, ScoreError
 from lecturelib.images import require_image
 from lecturelib.maps import require_whole
 from lecturelib.models import Model
+from lecturelib.modes import recording
 from lecturelib.scores import ModelScore, Score, class_score, evaluate, images_together
 
 
@@ -72,13 +72,14 @@ def integrated_gradients(image: Tensor, score: Score, *, baseline: Tensor | floa
     return (image - start) * _sum_of_gradients(points, score) / steps
 
 
+@recording(False)
 def completeness_gap(image: Tensor, score: Score, attribution: Tensor, *, baseline: Tensor | float = 0.0) -> Tensor:
     """The sum of the attributions minus (score of the image - score of the baseline), shape (N,); 0 is complete."""
-    with torch.no_grad():
-        rise = evaluate(score, image) - evaluate(score, _baseline(image, baseline))
+    rise = evaluate(score, image) - evaluate(score, _baseline(image, baseline))
     return attribution.flatten(1).sum(dim=1) - rise.to(attribution)
 
 
+@recording(True)
 def grad_cam(model: Model, image: Tensor, layer: str, name: str | int | Sequence[str | int]) -> Tensor:
     """Where a layer's maps speak for a class, shape (N, H, W), >= 0, enlarged to the image (Selvaraju et al., 2017).
 
@@ -90,25 +91,24 @@ def grad_cam(model: Model, image: Tensor, layer: str, name: str | int | Sequence
     require_image(image)
     score = class_score(model, name)
     layers, logits = model.behind(layer)
-    with _differentiating():
-        with torch.no_grad():
-            found = [model.activations(part, layers) for part in image.split(images_together(model, image))]
-        maps, *others = (torch.cat([part[each] for part in found]) for each in layers)
-        if maps.ndim != 4:
-            raise LayerNameError(
-                f"Grad-CAM needs a layer with maps, shape (N, C, h, w); {layer} has none",
-                received=f"shape {tuple(maps.shape)}",
-                do="choose a convolution, its ReLU or a pooling layer",
-            )
-        gradient = _of_sum(score.read(logits(maps.requires_grad_(), *others)), maps)
+    with torch.no_grad():
+        found = [model.activations(part, layers) for part in image.split(images_together(model, image))]
+    maps, *others = (torch.cat([part[each] for part in found]) for each in layers)
+    if maps.ndim != 4:
+        raise LayerNameError(
+            f"Grad-CAM needs a layer with maps, shape (N, C, h, w); {layer} has none",
+            received=f"shape {tuple(maps.shape)}",
+            do="choose a convolution, its ReLU or a pooling layer",
+        )
+    gradient = _of_sum(score.read(logits(maps.requires_grad_(), *others)), maps)
     weighted = (maps.detach() * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).clamp_(min=0)
     return F.interpolate(weighted, size=image.shape[2:], mode="bilinear")[:, 0]
 
 
+@recording(True)
 def _gradient(image: Tensor, score: Score) -> Tensor:
-    with _differentiating():
-        image = image.detach().clone().requires_grad_()
-        return _of_sum(evaluate(score, image), image)
+    image = image.detach().clone().requires_grad_()
+    return _of_sum(evaluate(score, image), image)
 
 
 def _sum_of_gradients(images: Iterator[Tensor], score: Score) -> Tensor:
@@ -148,13 +148,6 @@ def _of_sum(values: Tensor, source: Tensor) -> Tensor:
             do="compute it from the images, without detach(), item(), numpy() or argmax()",
         )
     return gradient
-
-
-@contextmanager
-def _differentiating() -> Iterator[None]:
-    """Gradients are recorded here, also when the caller is inside of `no_grad` or `inference_mode`."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 def _baseline(image: Tensor, baseline: Tensor | float) -> Tensor:

@@ -19,7 +19,8 @@ from lecturelib.errors import ArgumentError
 from lecturelib.images import require_image
 from lecturelib.inversion import relative_distance
 from lecturelib.models import Model
-from lecturelib.optimize import OnStep, gradients_on, minimize
+from lecturelib.modes import recording
+from lecturelib.optimize import OnStep, minimize
 from lecturelib.texture import Loss, gram
 
 Layers = Sequence[str] | Mapping[str, float]
@@ -114,6 +115,7 @@ def transfer_terms(
     return terms + weighted([variation_term()], tv)
 
 
+@recording(False)
 def content_terms(model: Model, image: Tensor, layers: Layers) -> list[Term]:
     """How far pictures are from `image` in each layer: ||F - P||^2 / ||P||^2.
 
@@ -121,11 +123,11 @@ def content_terms(model: Model, image: Tensor, layers: Layers) -> list[Term]:
     """
     require_image(image)
     shares = _shares(layers)
-    with torch.no_grad():
-        found = model.activations(image, list(shares))
+    found = model.activations(image, list(shares))
     return [Term(f"content {layer}", layer, _distance_to(found[layer]), share) for layer, share in shares.items()]
 
 
+@recording(False)
 def style_terms(model: Model, image: Tensor, layers: Layers, *, mask: Tensor | None = None) -> list[Term]:
     """How far the Grams of pictures are from those of `image`, in each layer: ||G - A||^2 / ||A||^2.
 
@@ -136,8 +138,7 @@ def style_terms(model: Model, image: Tensor, layers: Layers, *, mask: Tensor | N
     shares = _shares(layers)
     if mask is not None:
         _require_mask(mask)
-    with torch.no_grad():
-        found = {layer: gram(features) for layer, features in model.activations(image, list(shares)).items()}
+    found = {layer: gram(features) for layer, features in model.activations(image, list(shares)).items()}
     return [
         Term(f"style {layer}", layer, _distance_to_gram(found[layer], mask), share) for layer, share in shares.items()
     ]
@@ -215,7 +216,7 @@ class Cost(NamedTuple):
     megabytes: float
 
 
-@gradients_on()
+@recording(True)
 def step_cost(loss: Loss, images: Tensor, *, repeats: int = 3) -> Cost:
     """Processor seconds (the median of `repeats`), and the memory that is kept for the way back, for one step."""
     kept: dict[int, int] = {}

@@ -12,6 +12,7 @@ from lecturelib.errors import ArgumentError
 from lecturelib.images import require_image, resize
 from lecturelib.inversion import relative_distance
 from lecturelib.models import Model
+from lecturelib.modes import recording
 from lecturelib.optimize import OnStep, Options, climb
 
 Loss = Callable[[Tensor], Tensor]
@@ -77,6 +78,7 @@ def conventions(found: Tensor, target: Tensor) -> dict[str, Tensor]:
     }
 
 
+@recording(False)
 def gram_loss(
     model: Model,
     image: Tensor,
@@ -91,8 +93,7 @@ def gram_loss(
     """
     require_image(image)
     layers, weights = _weighted(layers, weights)
-    with torch.no_grad():
-        targets = [gram(features) for features in model.activations(image, layers).values()]
+    targets = [gram(features) for features in model.activations(image, layers).values()]
 
     def loss(images: Tensor) -> Tensor:
         found = model.activations(images, layers).values()

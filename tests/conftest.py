@@ -83,3 +83,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 def seed() -> None:
     """The same random numbers in every run, whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def gradients() -> Iterator[None]:
+    """A test that leaves gradients switched off fails itself, not those after it."""
+    yield
+    left_on = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert left_on, "the test left PyTorch without gradients"

@@ -106,12 +106,22 @@ def serve(folder: Path, *, budget: float = 1.0) -> Iterator[Lab]:
 
 
 def run_all(page: Page, notebook: Locator) -> None:
-    """Run all cells and wait for the last one."""
+    """Run all cells, wait for the last one, and fail with the first error."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     prompts = notebook.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"), timeout=600_000)  # [ ]: and [*]: are not finished
+    waiting = prompts.filter(has_text="*")
+    expect(waiting.first).to_be_visible()
+    expect(waiting).to_have_count(0, timeout=600_000)
+    require_no_error(notebook)
+    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"))
     wait_until_idle(page)
+
+
+def require_no_error(notebook: Locator) -> None:
+    """Fail with the text of the first traceback that the notebook shows."""
+    tracebacks = notebook.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)")
+    assert tracebacks.count() == 0, tracebacks.first.inner_text()
 
 
 def wait_until_idle(page: Page) -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, run_all, serve, wait_until_idle
+from lab import CHROMIUM, ROOT, Lab, launch, needed_by_panels, require_no_error, run_all, serve, wait_until_idle
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
 SCREENSHOTS = ROOT / "screenshots"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -60,7 +59,6 @@ def test_lesson_shows_its_stored_panels_then_runs_and_they_answer_to_every_contr
     page, notebook = opened(f"notebooks/{path.name}")
     _require_stored_panels(path, notebook)
     run_all(page, notebook)
-    expect(notebook.locator(ERROR)).to_have_count(0)
     panels = notebook.locator(".lecture-panel")
     for number, panel in enumerate(panels.all()):
         panel.scroll_into_view_if_needed()
@@ -82,7 +80,7 @@ def test_lesson_shows_its_stored_panels_then_runs_and_they_answer_to_every_contr
             page.screenshot(path=SCREENSHOTS / f"{path.stem}_{number}_{width}.png")
     if panels.count() > 1:
         _move_two_at_once(panels.nth(0), panels.nth(1))
-    expect(notebook.locator(ERROR)).to_have_count(0)
+    require_no_error(notebook)
 
 
 INTERRUPTED = """from lecturelib import class_score, load_model, maximize, show
@@ -105,7 +103,7 @@ def test_interrupting_a_cell_keeps_what_it_has_and_a_restart_tells_the_panels(la
     notebook.get_by_role("button", name="Interrupt the kernel").click()
     expect(notebook.get_by_alt_text("what there was so far")).to_be_visible()
     expect(notebook.get_by_text("better by True")).to_be_visible()
-    expect(notebook.locator(ERROR)).to_have_count(0)
+    require_no_error(notebook)
     hint = notebook.locator(".lecture-hint")
     expect(hint).to_be_hidden()
     notebook.locator('[data-jp-item-name="restart"]').click()
@@ -125,7 +123,7 @@ def test_what_a_panel_needs_is_found_through_all_cells_and_nothing_else():
 
 def _require_stored_panels(path: Path, notebook: Locator) -> None:
     """Before anything runs, the picture of each panel is there and says what to do."""
-    expect(notebook.locator(ERROR)).to_have_count(0)
+    require_no_error(notebook)
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     for number, cell in enumerate(code):
         if "panel" in cell.metadata.get("tags", ()):

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from lecturelib.errors import ArgumentError
+from lecturelib.modes import recording
 from lecturelib.networks import EMBEDDED, fold_batch_norm, normalized
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
@@ -52,6 +53,7 @@ class Recipe:
         return [(size, max(1, round(passes * photographs / self.batch))) for size, passes in self.passes]
 
 
+@recording(True)
 def train(
     recipe: Recipe,
     photographs: Photographs,
@@ -139,7 +141,7 @@ def train(
     return network.eval()
 
 
-@torch.inference_mode()
+@recording(False)
 def accuracies(network: nn.Module, val: dict[str, Photographs], size: int) -> dict[str, list[float]]:
     """Top-1 and top-5 accuracy in percent on each collection, at `size` pixels."""
     device = next(network.parameters()).device

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from lecturelib.generators import fc6_generator
 from lecturelib.models import Model, load_model
+from lecturelib.modes import recording
 from lecturelib.networks import fold_batch_norm
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, read_photographs
@@ -87,6 +88,7 @@ class _State:
         self.critic.load_state_dict(saved["critic"])
 
 
+@recording(True)
 def train(
     recipe: Recipe,
     photographs: Photographs,
@@ -163,7 +165,7 @@ def discriminator() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, 1, 3, padding=1))
 
 
-@torch.no_grad()
+@recording(False)
 def code_statistics(model: Model, photographs: Photographs, *, count: int = 4096) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean of each number of the codes, shapes (D,), over `count` photographs evenly chosen."""
     chosen = torch.linspace(0, len(photographs) - 1, min(count, len(photographs))).long()
@@ -174,7 +176,7 @@ def code_statistics(model: Model, photographs: Photographs, *, count: int = 4096
     return codes.std(dim=0, correction=0).float().cpu(), codes.mean(dim=0).float().cpu()
 
 
-@torch.no_grad()
+@recording(False)
 def measured(model: Model, generator: nn.Module, photographs: Photographs, *, count: int = 512) -> dict[str, float]:
     """Mean losses on photographs, `feature` and `code` as in training, and the share of equal answers of the network
     to photograph and reconstruction, in percent; beside them those of an all-grey picture."""
@@ -217,10 +219,10 @@ def release(
     path.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
+@recording(False)
 def code_length(model: Model) -> int:
     """The number of numbers in a code of the model."""
-    with torch.no_grad():
-        return model.activation(torch.zeros(1, 3, 64, 64), model.code_layer).shape[1]
+    return model.activation(torch.zeros(1, 3, 64, 64), model.code_layer).shape[1]
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from lecturelib.faststyle import StyleNetwork, load_style_net, save_style_net, w
 from lecturelib.images import encode_png, load_image
 from lecturelib.inversion import relative_distance
 from lecturelib.models import Model, load_model
+from lecturelib.modes import recording
 from lecturelib.regularizers import total_variation
 from lecturelib.texture import gram
 from lecturelib.training.checkpoints import load_checkpoint, replacing, save_checkpoint
@@ -99,6 +100,7 @@ class StyleLoss:
         return {layer: features.float() for layer, features in found.items()}
 
 
+@recording(True)
 def train(
     recipe: Recipe,
     photographs: PhotographFolder,
