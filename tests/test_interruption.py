@@ -139,7 +139,7 @@ def test_500_exceptions_leave_nothing_behind(model, images):
     assert results(model, images) == expected
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*tqdm:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
 def test_500_interrupts_leave_nothing_behind(model, images):
     before, expected = residue(model, images), results(model, images)
