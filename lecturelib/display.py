@@ -160,7 +160,7 @@ def bars(values: Mapping[str, float], *, title: str, x_label: str) -> Figure:
 
 
 def scatter(points: Tensor, labels: Tensor, names: Sequence[str], *, title: str, legend: bool = True) -> Figure:
-    """Points (N, 2), colored by label (N,) and marked by shape too, so that no class hangs on its color alone."""
+    """Points (N, 2), colored by label (N,) and marked by shape too, so that no class depends on its color alone."""
     figure, axis = _plot(title, "", "", size=(7.5, 5.5) if legend else (5.5, 5.5))
     present = labels.unique().tolist()
     markers = _cycle("os^Dv<>Ph*X", len(present))

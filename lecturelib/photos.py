@@ -59,9 +59,11 @@ class Collection:
         return self.images[indices].reshape(-1, *self.images.shape[1:])
 
 
-def photograph_names() -> list[str]:
-    """The names of the packaged photographs for `load_image`, one per scene: `COLOR`, then `GREY`, then `TEXTURES`."""
-    return [*COLOR, *GREY, *TEXTURES]
+def photograph_names(first: str | None = None) -> list[str]:
+    """The names of the packaged photographs for `load_image`, one per scene: `COLOR`, then `GREY`, then `TEXTURES`;
+    one of them comes first when it is named."""
+    names = [*COLOR, *GREY, *TEXTURES]
+    return names if first is None else [first, *(name for name in names if name != first)]
 
 
 def photo_crops(

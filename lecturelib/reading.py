@@ -194,12 +194,19 @@ class _Keep:
             raise _AllFound
 
 
+_TRACING = threading.RLock()  # torch.fx changes the class of all modules while it traces
+
+
 class _Tracer(fx.Tracer):
-    """Notes which node gives the output of each module; of a module that is used twice, `relu` and `relu@1`."""
+    """Notes which node gives the output of each module; of a module that is used twice, `relu` and `relu@1`.
+
+    What other threads compute meanwhile, such as a panel, is none of its business.
+    """
 
     def __init__(self):
         super().__init__()
         self.outputs: dict[str, fx.Node] = {}
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # A module's own hooks are part of it and want to see numbers instead of symbols; torchvision's transforms
@@ -208,7 +215,14 @@ class _Tracer(fx.Tracer):
         transform = type(m).__module__.startswith("torchvision.transforms.")
         return own_hooks or transform or super().is_leaf_module(m, module_qualified_name)
 
+    def getattr(self, attr: str, attr_val: object, parameter_proxy_cache: dict) -> object:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         before = self.num_calls.get(path, 0)
         output = super().call_module(m, forward, args, kwargs)
@@ -225,7 +239,8 @@ def _traced(network: nn.Module) -> dict[str, fx.Node]:
     """
     tracer = _Tracer()
     try:
-        graph = tracer.trace(network)
+        with _TRACING:
+            graph = tracer.trace(network)
     except Exception:  # whatever the network's own code raises when its input is a symbol
         return {}
     writing = [node for node in graph.nodes if _writes(node, network)]

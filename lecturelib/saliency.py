@@ -1,4 +1,4 @@
-"""Lecture 04: which pixels does a number inside the network hang on? The gradient with respect to the picture."""
+"""Lecture 04: which pixels does a number inside the network depend on? The gradient with respect to the picture."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

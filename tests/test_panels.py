@@ -1,4 +1,5 @@
 import ipywidgets
+import pytest
 import torch
 
 from lecturelib import load_image, load_model
@@ -19,7 +20,7 @@ from lecturelib.panels import (
     texture_panel,
     unit_panel,
 )
-from lecturelib.panels.looking import cell, middle
+from lecturelib.panels.looking import _liked, cell, middle
 from lecturelib.panels.making import _rectangle
 from lecturelib.photos import Collection
 
@@ -76,6 +77,36 @@ def test_the_channels_of_a_panel_reach_as_far_as_its_layer():
     assert "channel 127 of 128" in box.html
     controls(box)["Layer"].value = "relu1"
     assert "channel 63 of 64" in box.html
+
+
+def test_the_unit_card_shows_the_weights_and_what_the_channel_likes_best():
+    model = load_model("mini_alexnet")
+    box = unit_panel(model, photos(), ["cat"], ["relu1", "relu5", "pool5"])
+    assert "what it likes best" in box.html and "Its weights<" in box.html
+    controls(box)["Layer"].value = "relu5"
+    weight = model.module("conv5").weight
+    heaviest = weight[0].flatten(1).norm(dim=1).argmax().item()
+    assert f"heaviest of {weight.shape[1]} inputs" in box.html and f"{heaviest}: weights of channel 0" in box.html
+    controls(box)["Layer"].value = "pool5"
+    assert "Its weights" not in box.html, "a pooling layer has none"
+
+
+@pytest.mark.parametrize(("layer", "channel"), [("2", 3), ("5", 7)])  # channel 3 of layer 2 is silent at the start
+def test_the_picture_of_a_channel_excites_it_more_than_any_noise(layer, channel):
+    model = load_model("mini_alexnet")
+    pictures = torch.cat([_liked(model, f"relu{layer}", channel), photos(50).images])
+    excited = model.activation(pictures, f"conv{layer}")[:, channel].mean(dim=(1, 2))
+    assert excited.argmax() == 0
+
+
+def test_one_points_at_the_place_of_the_neuron_whose_gradient_is_shown():
+    box = saliency_panel(load_model("mini_vgg"), ["cat"])
+    controls(box)["Of"].value = "conv2_1"
+    controls(box)["Down (%)"].value, controls(box)["Right (%)"].value = 0, 100
+    assert "conv2_1, channel 0 at (0, 47)" in box.html
+    corner = box.html
+    controls(box)["Down (%)"].value = 99
+    assert "at (47, 47)" in box.html and box.html != corner
 
 
 def test_an_unknown_class_is_answered_in_words_with_the_nearest_names():

@@ -65,6 +65,7 @@ def test_every_packaged_scene_has_one_name():
     assert len(set(names)) == len(names) == 20
     assert set(assets.PHOTOGRAPHS) - set(names) == {"chelsea", "motorcycle_right"}
     assert assets.photograph_file("cat") == assets.photograph_file("chelsea")
+    assert photograph_names(first="coffee")[:2] == ["coffee", names[0]] and len(photograph_names(first="coffee")) == 20
 
 
 def test_color_photographs_have_colors_and_the_others_have_none():

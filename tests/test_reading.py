@@ -1,6 +1,7 @@
 import random
 import signal
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -357,3 +358,32 @@ def test_large_batches_are_read_in_parts_that_an_allocator_keeps_at_hand():
     assert sizes == [2, 2, 1]
     reader.read(images, ["4"])
     assert sizes[3:] == [5], "a dense layer reads its weights once for all"
+
+
+def test_a_network_that_runs_in_another_thread_is_no_part_of_the_trace():
+    other, images = load_model("mini_alexnet"), torch.rand(1, 3, 64, 64)
+    expected, answers = other(images), []
+
+    class Beside(nn.Module):
+        def forward(self, x):
+            with ThreadPoolExecutor(1) as pool:
+                answers.append(pool.submit(lambda: (other(images), other.module("conv1").weight)).result())
+            return F.relu(x)
+
+    reader = LayerReader(nn.Sequential(nn.Conv2d(3, 4, 3), Beside()), {})
+    assert list(reader.graph.nodes)[-1].op == "output" and "0" in {node.target for node in reader.graph.nodes}
+    (answer, weight), *_ = answers
+    assert torch.equal(answer, expected)
+    assert weight is other.module("conv1").weight, "another thread's weights became symbols"
+
+
+def test_networks_can_be_traced_in_many_threads_at_once():
+    call = nn.Module.__call__
+
+    def layers(_: int) -> list[str]:
+        return [node.target for node in LayerReader(nn.Sequential(*map(nn.ReLU, [False] * 30)), {}).graph.nodes]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(layers, range(40)))
+    assert nn.Module.__call__ is call
+    assert all(each == ["input", *map(str, range(30)), "output"] for each in found)

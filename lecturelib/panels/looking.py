@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from lecturelib.activations import patch_images, receptive_field, strongest_patches
 from lecturelib.adversarial import amplify_difference, cross_entropy_score, pgd
+from lecturelib.ascent import channel_pictures
 from lecturelib.controls import PhotoPicker, Place, choice, follow, place_pad, search, slider
 from lecturelib.display import overlay, scatter
 from lecturelib.fragments import bar_rows, beside, drawn, framed, heading, tiles
 from lecturelib.jobs import beforehand
-from lecturelib.layers import codes, nearest, tsne
+from lecturelib.layers import codes, nearest, stretched, tsne
 from lecturelib.models import Model
 from lecturelib.occlusion import occlude
 from lecturelib.photos import Collection
@@ -71,7 +72,8 @@ def neighbours_panel(model: Model, gallery: Collection, names: Sequence[str]) ->
 
 
 def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: Sequence[str]) -> Panel:
-    """Lecture 02: a channel on a photo of your choice: its map, what a place of it sees, and its strongest patches.
+    """Lecture 02: all about one channel. On a photo of your choice: its map, what a place of it sees, and why it fires
+    there; anywhere: its weights, the picture that it likes best, and its strongest patches.
 
     The place is the strongest of the map until you point at another one. photos: where the strongest patches are looked
     for; one pass for each layer, in the background.
@@ -81,6 +83,7 @@ def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: S
     count = functools.lru_cache(maxsize=len(layers))(
         lambda layer: model.activation(picker.image(names[0]), layer).shape[1]
     )
+    liked = functools.lru_cache(maxsize=256)(lambda layer, channel: _liked(model, layer, channel))
 
     def draw(photo: str, layer: str, channel: int, where: str, place: Place) -> str:
         image, field = picker.image(photo), receptive_field(model, layer)
@@ -94,11 +97,16 @@ def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: S
         patches = patch_images(photos.images, strongest(layer), field, channel)
         pictures = torch.cat([framed(image, field.box(y, x)), _colored(gradient)])
         titles = [f"what ({y}, {x}) sees: {heat[y, x]:.2g}", "guided gradient of it"]
+        alt = f"channel {channel} of {layer}"
         return (
             heading(f"{layer}, channel {channel} of {len(maps)}")
-            + tiles(pictures, titles, alt=f"channel {channel} of {layer} for {photo}", height=200)
+            + beside(
+                tiles(pictures, titles, alt=f"{alt} for {photo}", height=200),
+                tiles(liked(layer, channel), ["what it likes best"], alt=alt, height=200),
+            )
+            + _weights(model, layer, channel, alt)
             + heading("The patches that excite it most")
-            + tiles(patches, alt=f"excites channel {channel} of {layer}", height=64)
+            + tiles(patches, alt=f"excites {alt}", height=64)
         )
 
     layer = follow(choice("Layer", layers), lambda layer: channels.reach(count(layer) - 1))
@@ -107,6 +115,36 @@ def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: S
     shown = panel(draw, photo=picker, layer=layer, channel=channels, where=where, place=pad)
     beforehand(strongest, layers)
     return shown
+
+
+def _liked(model: Model, layer: str, channel: int) -> Tensor:
+    """The picture that a channel likes best, (1, 3, 64, 64), in a tenth of a second."""
+    seed = torch.Generator().manual_seed(0)
+    before = _before_relu(model, layer)  # where a channel that is silent at the start can be climbed, too
+    return channel_pictures(model, before, [channel], steps=16, lr=0.15, generator=seed, progress=False)
+
+
+def _weights(model: Model, layer: str, channel: int, alt: str) -> str:
+    """The filter of a channel: in colors in the first layer, otherwise one tile for each of the heaviest inputs."""
+    convolution = model.module(_before_relu(model, layer))
+    if not isinstance(convolution, nn.Conv2d):
+        return ""
+    weight = convolution.weight[channel].detach().cpu()
+    if len(weight) == 3:
+        return heading("Its weights") + tiles(stretched(weight[None]), alt=f"weights of {alt}", height=64, exact=True)
+    heaviest = weight.flatten(1).norm(dim=1).topk(min(9, len(weight))).indices
+    shown = (0.5 + 0.5 * weight[heaviest] / weight.abs().max().clamp_min(1e-12))[:, None].expand(-1, 3, -1, -1)
+    text = f"Its weights for the {len(heaviest)} heaviest of {len(weight)} inputs (grey: 0)"
+    return heading(text) + tiles(
+        shown, [str(index) for index in heaviest.tolist()], alt=f"weights of {alt}", height=48, exact=True
+    )
+
+
+def _before_relu(model: Model, layer: str) -> str:
+    """The layer whose output goes into a ReLU; any other layer itself."""
+    place = model.layers.index(layer)
+    is_relu = place > 0 and isinstance(model.module(layer), nn.ReLU)
+    return model.layers[place - 1] if is_relu else layer
 
 
 def cell(heat: Tensor, place: Place) -> tuple[int, int]:
@@ -142,24 +180,26 @@ def occluder_panel(model: Model, names: Sequence[str]) -> Panel:
 
 
 def saliency_panel(model: Model, names: Sequence[str]) -> Panel:
-    """Lecture 04: the gradient of a class or of a neuron, under one of the three ReLU rules."""
-    picker = PhotoPicker(names, size=96)
+    """Lecture 04: the gradient of a class or of a neuron, under one of the three ReLU rules; point at the photo to say
+    where the neuron is."""
+    picker, pad = PhotoPicker(names, size=96), place_pad(height=280)
     class_of_answer = "(the network's answer)"
     layers = [layer for layer in model.layers if isinstance(model.module(layer), nn.Conv2d)]
 
     channels = slider("Channel", 0, 0, 0)
 
-    def draw(photo: str, what: str, channel: int, rule: str) -> str:
+    def draw(photo: str, what: str, channel: int, rule: str, place: Place) -> str:
         image = picker.image(photo)
         if what in layers:
-            score, label = neuron_score(model, what, channel), f"{what}, channel {channel}, in the middle"
+            y, x = cell(model.activation(image, what)[0, channel], place)
+            score, label = neuron_score(model, what, channel, y, x), f"{what}, channel {channel} at ({y}, {x})"
         else:
             label = model.top(image, k=1)[0][0][0] if what == class_of_answer else what
             score = class_score(model, label)
         with relu_rule(model, rule):
             gradient = input_gradient(image, score).cpu()
-        pictures = torch.cat([image, _colored(gradient)])
-        return heading(label) + tiles(pictures, [photo, rule], alt=f"gradient of {label}", height=280, exact=True)
+        pad.show(image, "Point at it: where the neuron is", alt=photo)
+        return heading(label) + tiles(_colored(gradient), [rule], alt=f"gradient of {label}", height=280, exact=True)
 
     def reach(what: str) -> None:
         channels.reach(model.module(what).out_channels - 1 if what in layers else 0)
@@ -170,6 +210,7 @@ def saliency_panel(model: Model, names: Sequence[str]) -> Panel:
         what=follow(search("Of", [class_of_answer, *layers, *sorted(model.classes, key=str.lower)]), reach),
         channel=channels,
         rule=choice("ReLU rule", RULES),
+        place=pad,
     )
 
 
