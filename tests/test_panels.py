@@ -101,6 +101,8 @@ def test_the_picture_of_a_channel_excites_it_more_than_any_noise(layer, channel)
 
 def test_one_points_at_the_place_of_the_neuron_whose_gradient_is_shown():
     box = saliency_panel(load_model("mini_vgg"), ["cat"])
+    controls(box)["Down (%)"].value = 20
+    assert controls(box)["Of"].value == "conv3_2", "who points means a neuron"
     controls(box)["Of"].value = "conv2_1"
     controls(box)["Down (%)"].value, controls(box)["Right (%)"].value = 0, 100
     assert "conv2_1, channel 0 at (0, 47)" in box.html

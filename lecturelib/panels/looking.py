@@ -180,8 +180,8 @@ def occluder_panel(model: Model, names: Sequence[str]) -> Panel:
 
 
 def saliency_panel(model: Model, names: Sequence[str]) -> Panel:
-    """Lecture 04: the gradient of a class or of a neuron, under one of the three ReLU rules; point at the photo to say
-    where the neuron is."""
+    """Lecture 04: the gradient of a class or of a neuron, under one of the three ReLU rules; point at the photo for a
+    neuron there."""
     picker, pad = PhotoPicker(names, size=96), place_pad(height=280)
     class_of_answer = "(the network's answer)"
     layers = [layer for layer in model.layers if isinstance(model.module(layer), nn.Conv2d)]
@@ -198,16 +198,22 @@ def saliency_panel(model: Model, names: Sequence[str]) -> Panel:
             score = class_score(model, label)
         with relu_rule(model, rule):
             gradient = input_gradient(image, score).cpu()
-        pad.show(image, "Point at it: where the neuron is", alt=photo)
+        pad.show(image, "Point at it for a neuron there", alt=photo)
         return heading(label) + tiles(_colored(gradient), [rule], alt=f"gradient of {label}", height=280, exact=True)
 
     def reach(what: str) -> None:
         channels.reach(model.module(what).out_channels - 1 if what in layers else 0)
 
+    def choose_a_neuron(_: dict) -> None:
+        if what.value not in layers:
+            what.value = layers[len(layers) // 2]
+
+    what = follow(search("Of", [class_of_answer, *layers, *sorted(model.classes, key=str.lower)]), reach)
+    pad.observe(choose_a_neuron, names="value")
     return panel(
         draw,
         photo=picker,
-        what=follow(search("Of", [class_of_answer, *layers, *sorted(model.classes, key=str.lower)]), reach),
+        what=what,
         channel=channels,
         rule=choice("ReLU rule", RULES),
         place=pad,
