@@ -12,6 +12,7 @@ from lecturelib.ascent import channel_pictures
 from lecturelib.controls import PhotoPicker, Place, choice, follow, place_pad, search, slider
 from lecturelib.display import overlay, scatter
 from lecturelib.fragments import bar_rows, beside, drawn, framed, heading, tiles
+from lecturelib.images import resize
 from lecturelib.jobs import beforehand
 from lecturelib.layers import codes, nearest, stretched, tsne
 from lecturelib.models import Model
@@ -95,15 +96,13 @@ def unit_panel(model: Model, photos: Collection, names: Sequence[str], layers: S
         pad.show(overlay(image, heat[None]), f"Map of channel {channel}: point at it", alt=f"{layer} on {photo}",
                  at=middle(heat, y, x))  # fmt: skip
         patches = patch_images(photos.images, strongest(layer), field, channel)
-        pictures = torch.cat([framed(image, field.box(y, x)), _colored(gradient)])
-        titles = [f"what ({y}, {x}) sees: {heat[y, x]:.2g}", "guided gradient of it"]
+        favorite = resize(liked(layer, channel), image.shape[2]).cpu()
+        pictures = torch.cat([framed(image, field.box(y, x)), _colored(gradient), favorite])
+        titles = [f"what ({y}, {x}) sees: {heat[y, x]:.2g}", "guided gradient of it", "what it likes best"]
         alt = f"channel {channel} of {layer}"
         return (
             heading(f"{layer}, channel {channel} of {len(maps)}")
-            + beside(
-                tiles(pictures, titles, alt=f"{alt} for {photo}", height=200),
-                tiles(liked(layer, channel), ["what it likes best"], alt=alt, height=200),
-            )
+            + tiles(pictures, titles, alt=f"{alt} for {photo}", height=160)
             + _weights(model, layer, channel, alt)
             + heading("The patches that excite it most")
             + tiles(patches, alt=f"excites {alt}", height=64)
