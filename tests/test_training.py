@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +75,34 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path, uninterrupt
     assert_same(train(RECIPE, photographs(), tmp_path), uninterrupted)  # a finished run stays as it is
 
 
-def test_steps_after_the_last_checkpoint_are_made_again(tmp_path, uninterrupted):
-    assert train(RECIPE, photographs(), tmp_path, save_every=3, stop_after=5) is None
+def on_call(number, action, function):
+    """The function, with an action before its call of this number."""
+    calls = count(1)
+
+    def called(*args):
+        if next(calls) == number:
+            action()
+        return function(*args)
+
+    return called
+
+
+def test_steps_after_the_last_checkpoint_are_made_again(tmp_path, monkeypatch, uninterrupted):
+    def crash():
+        raise MemoryError
+
+    monkeypatch.setattr(classifier, "_step", on_call(6, crash, classifier._step))
+    with pytest.raises(MemoryError):
+        train(RECIPE, photographs(), tmp_path, save_every=3)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
+    assert_same(train(RECIPE, photographs(), tmp_path), uninterrupted)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_step_and_saves_it(tmp_path, monkeypatch, uninterrupted):
+    interrupt = partial(signal.raise_signal, signal.SIGINT)
+    monkeypatch.setattr(classifier, "_step", on_call(5, interrupt, classifier._step))
+    assert train(RECIPE, photographs(), tmp_path, save_every=3) is None
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 5
     assert_same(train(RECIPE, photographs(), tmp_path), uninterrupted)
 
 

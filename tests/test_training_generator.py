@@ -86,6 +86,22 @@ def test_a_run_that_was_stopped_ends_with_the_same_numbers_in_every_bit(tmp_path
     assert found["step"] == 6 and list(found["curve"][-1])[-2:] == ["adversarial", "critic"]
 
 
+def test_an_interrupt_waits_for_the_end_of_the_step_and_saves_it(tmp_path, model, uninterrupted, monkeypatch):
+    step, calls = training._step, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(*args)
+
+    monkeypatch.setattr(training, "_step", interrupted)
+    assert train(RECIPE, photographs(), tmp_path, model=model) is None
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+    train(RECIPE, photographs(), tmp_path, model=model)
+    assert_same(load_checkpoint(tmp_path / "checkpoint.pt"), uninterrupted[1])
+
+
 KILLED = """
 import os, sys, time
 import torch

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -134,6 +135,23 @@ def test_an_interrupt_keeps_the_best_network(folder, tmp_path):
     assert found.names == ["mosaic", "swirl"] and (tmp_path / "preview.png").stat().st_size > 500
     painted = load_style_net(tmp_path / "best.safetensors", device="cpu")(load_image("cat", size=32), "swirl")
     torch.testing.assert_close(found(load_image("cat", size=32), "swirl"), painted)
+
+
+def test_an_interrupt_within_a_step_keeps_all_steps_and_what_it_paints(folder, uninterrupted, tmp_path, monkeypatch):
+    take = style_network._Run.take
+
+    def interrupted(run, *args):
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        take(run, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(style_network._Run, "take", interrupted)
+        train(RECIPE, PhotographFolder(folder), pictures(), tmp_path, device="cpu")
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
+    assert (tmp_path / "best.safetensors").exists() and (tmp_path / "preview.png").exists()
+    train(RECIPE, PhotographFolder(folder), pictures(), tmp_path, save_every=1, device="cpu")
+    assert_same(load_checkpoint(tmp_path / "checkpoint.pt"), uninterrupted)
 
 
 CLASS = """

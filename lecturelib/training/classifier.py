@@ -30,7 +30,7 @@ from lecturelib.modes import recording
 from lecturelib.networks import EMBEDDED, fold_batch_norm, normalized
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
-from lecturelib.training.steps import draw, join_processes, mixed_precision, warm_up_then_cosine
+from lecturelib.training.steps import draw, finishing_steps, join_processes, mixed_precision, warm_up_then_cosine
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def train(
 
     The random numbers of a step depend on the recipe's seed and the step alone, therefore a resumed run is the
     uninterrupted run. With several processes, each takes its share of every batch. `start` is the checkpoint of
-    an earlier run whose weights this run begins with. `stop_after` ends the run early, as a kill would, and returns
-    None.
+    an earlier run whose weights this run begins with. After the step `stop_after`, or the one in which an interrupt
+    comes, it saves and returns None; the same call goes on from there.
     """
     device, rank, world = join_processes(recipe.batch)
     run = Path(run)
@@ -109,30 +109,32 @@ def train(
 
     bar = tqdm(total=total, initial=done, desc=recipe.network, disable=rank > 0, mininterval=5)
     first = 0
-    for size, steps in stages:
-        if done < first + steps:
-            # A little larger than the crops, so that most crops shrink a bit and none is sampled too coarsely.
-            stored = photographs.resized(min(photographs.images.shape[-1], round(1.2 * size)))
-        while done < first + steps:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * warm_up_then_cosine(done / total, recipe.warm_up)
-            indices, generator = draw(done, len(photographs), batch=recipe.batch, seed=recipe.seed)
-            images = random_batch(stored, indices, size=size, generator=generator)[rank::world]
-            labels = stored.labels[indices][rank::world]
-            loss = _step(parallel, optimizer, images.to(device), labels.to(device), recipe)
-            done += 1
-            bar.update()
-            bar.set_postfix(pixels=size, loss=f"{loss:.3f}", refresh=False)
-            if done % 50 == 0:
-                curve.append({"step": earlier + done, "pixels": size, "loss": round(loss, 4)})
-            if val and rank == 0 and (not done % (10 * save_every) or done == first + steps):
-                curve.append({"step": earlier + done, "pixels": size, "val": accuracies(network, val, size)})
-                tqdm.write(f"{time.strftime('%H:%M')} step {done} of {total}: {curve[-1]['val']}")
-            if done % save_every == 0 or done == total:
-                save()
-            if stop_after is not None and done >= stop_after:
-                return None
-        first += steps
+    with finishing_steps(world) as interrupted:
+        for size, steps in stages:
+            if done < first + steps:
+                # A little larger than the crops, so that most crops shrink a bit and none is sampled too coarsely.
+                stored = photographs.resized(min(photographs.images.shape[-1], round(1.2 * size)))
+            while done < first + steps:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.lr * warm_up_then_cosine(done / total, recipe.warm_up)
+                indices, generator = draw(done, len(photographs), batch=recipe.batch, seed=recipe.seed)
+                images = random_batch(stored, indices, size=size, generator=generator)[rank::world]
+                labels = stored.labels[indices][rank::world]
+                loss = _step(parallel, optimizer, images.to(device), labels.to(device), recipe)
+                done += 1
+                bar.update()
+                bar.set_postfix(pixels=size, loss=f"{loss:.3f}", refresh=False)
+                if done % 50 == 0:
+                    curve.append({"step": earlier + done, "pixels": size, "loss": round(loss, 4)})
+                if val and rank == 0 and (not done % (10 * save_every) or done == first + steps):
+                    curve.append({"step": earlier + done, "pixels": size, "val": accuracies(network, val, size)})
+                    tqdm.write(f"{time.strftime('%H:%M')} step {done} of {total}: {curve[-1]['val']}")
+                end = interrupted() or (stop_after is not None and done >= stop_after)
+                if done % save_every == 0 or done == total or end:
+                    save()
+                if end:
+                    return None
+            first += steps
     bar.close()
     if world > 1:
         for buffer in network.buffers():  # every process has seen other photographs in its last batch

@@ -29,7 +29,7 @@ from lecturelib.modes import recording
 from lecturelib.networks import fold_batch_norm
 from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
 from lecturelib.training.photographs import Photographs, join, read_photographs
-from lecturelib.training.steps import draw, join_processes, mixed_precision, warm_up_then_cosine
+from lecturelib.training.steps import draw, finishing_steps, join_processes, mixed_precision, warm_up_then_cosine
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def train(
 
     The random numbers of a step depend on the recipe's seed and the step alone, therefore a resumed run is the
     uninterrupted run. `model` is the network to invert, by default the recipe's. `start` is the checkpoint of an
-    earlier run whose weights this one begins with. `stop_after` ends the run early, as a kill would, and returns None.
+    earlier run whose weights this one begins with. After the step `stop_after`, or the one in which an interrupt
+    comes, it saves and returns None; the same call goes on from there.
     """
     device, rank, world = join_processes(recipe.batch)
     run = Path(run)
@@ -120,22 +121,24 @@ def train(
     ]
     total = max(1, round(recipe.passes * len(photographs) / recipe.batch))
     bar = tqdm(total=total, initial=state.step, desc="generator", disable=rank > 0, mininterval=5)
-    while state.step < total:
-        for optimizer in state.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * warm_up_then_cosine(state.step / total, recipe.warm_up)
-        images = _mirrored(photographs, recipe, state.step)[rank::world].to(device)
-        with_critic = recipe.adversarial > 0 and state.step >= recipe.alone * total
-        losses = _step(networks, state.optimizers, model, images, recipe, with_critic)
-        state.step += 1
-        bar.update()
-        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
-        if state.step % 50 == 0 or state.step == total:
-            state.curve.append({"step": state.step, **{name: round(value, 4) for name, value in losses.items()}})
-        if rank == 0 and (state.step % save_every == 0 or state.step == total):
-            save_checkpoint(state.saved(settings), run / "checkpoint.pt")
-        if stop_after is not None and state.step >= stop_after:
-            return None
+    with finishing_steps(world) as interrupted:
+        while state.step < total:
+            for optimizer in state.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.lr * warm_up_then_cosine(state.step / total, recipe.warm_up)
+            images = _mirrored(photographs, recipe, state.step)[rank::world].to(device)
+            with_critic = recipe.adversarial > 0 and state.step >= recipe.alone * total
+            losses = _step(networks, state.optimizers, model, images, recipe, with_critic)
+            state.step += 1
+            bar.update()
+            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
+            if state.step % 50 == 0 or state.step == total:
+                state.curve.append({"step": state.step, **{name: round(value, 4) for name, value in losses.items()}})
+            end = interrupted() or (stop_after is not None and state.step >= stop_after)
+            if rank == 0 and (state.step % save_every == 0 or state.step == total or end):
+                save_checkpoint(state.saved(settings), run / "checkpoint.pt")
+            if end:
+                return None
     bar.close()
     if world > 1:
         for buffer in state.generator.buffers():  # every process has seen other photographs in its last batch

@@ -1,7 +1,11 @@
-"""What every training of the course shares: its processes, its random numbers, its learning rate."""
+"""What every training of the course shares: its processes, how it is stopped, its random numbers, its learning rate."""
 
 import math
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -26,6 +30,31 @@ def join_processes(batch: int, device: str | torch.device | None = None) -> tupl
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device, rank, world
+
+
+@contextmanager
+def finishing_steps(world: int = 1) -> Iterator[Callable[[], bool]]:
+    """Inside, an interrupt (Ctrl-C, the stop button) lets a training finish its step: the function that is given says
+    from then on that it is time to save and end. A second interrupt ends everything at once.
+
+    world: the number of processes. Several must stop at the same step, so that there, as in threads, interrupts are as
+    ever.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    if world > 1 or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:

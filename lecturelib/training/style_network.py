@@ -35,7 +35,7 @@ from lecturelib.regularizers import total_variation
 from lecturelib.texture import gram
 from lecturelib.training.checkpoints import load_checkpoint, replacing, save_checkpoint
 from lecturelib.training.photographs import PhotographFolder
-from lecturelib.training.steps import bfloat16_is_fast, draw, join_processes, warm_up_then_cosine
+from lecturelib.training.steps import bfloat16_is_fast, draw, finishing_steps, join_processes, warm_up_then_cosine
 
 HELD_OUT = ("astronaut", "cat", "china", "coffee")  # packaged photographs, for the previews and for judging
 LONGEST = 10.0  # gradients are cut to this length
@@ -118,8 +118,7 @@ def train(
     styles: one picture (1, 3, H, W) for each name in `recipe.styles`.
     start: a network to begin with. Where it knows all styles but the last, only the last one's scales and shifts are
         trained.
-    stop_after: end after this step, as a kill would. An interrupt ends it too; nothing is lost but the steps since
-        the last checkpoint.
+    stop_after: save and end after this step. An interrupt saves and ends too, when its step is done.
     on_preview: called as on_preview(step, pictures) whenever the held-out photographs have been painted.
 
     The random numbers of a step depend on the recipe's seed and on the step alone, so a resumed run is the
@@ -135,16 +134,19 @@ def train(
     run.restore(load_checkpoint(folder / "checkpoint.pt", settings=run.settings))
     parallel = DistributedDataParallel(run.network) if world > 1 else run.network
     try:
-        for _step in _counted(run.step, recipe.steps, show=rank == 0):
-            run.take(parallel, rank, world)
-            due = not run.step % save_every or run.step == recipe.steps
-            if rank == 0 and due:
-                pictures = run.judge(folder)
-                save_checkpoint(run.state(), folder / "checkpoint.pt")
-                if on_preview:
+        with finishing_steps(world) as interrupted:
+            for _step in _counted(run.step, recipe.steps, show=rank == 0):
+                run.take(parallel, rank, world)
+                due = not run.step % save_every or run.step == recipe.steps or interrupted()
+                end = interrupted() or (stop_after is not None and run.step >= stop_after)
+                pictures = run.judge(folder) if rank == 0 and due else None
+                if rank == 0 and (due or end):
+                    save_checkpoint(run.state(), folder / "checkpoint.pt")
+                if on_preview and pictures is not None:
                     on_preview(run.step, pictures)
-            if stop_after is not None and run.step >= stop_after:
-                break
+                if end:
+                    tqdm.write(f"stopped at step {run.step} of {recipe.steps}; the same call goes on from there")
+                    break
     except KeyboardInterrupt:
         tqdm.write(f"stopped at step {run.step} of {recipe.steps}; the same call goes on from its last checkpoint")
     finally:
