@@ -20,7 +20,7 @@ from lecturelib.jobs import Run
 from lecturelib.models import Model
 from lecturelib.optimize import maximize, minimize
 from lecturelib.panels.looking import cell
-from lecturelib.scores import channel_score, neuron_score
+from lecturelib.scores import firing_score, neuron_score
 from lecturelib.style import RECIPES, content_terms, loss_of, style_terms, variation_term, weighted
 from lecturelib.texture import synthesize
 from lecturelib.transforms import jitter
@@ -40,7 +40,7 @@ def ascent_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> P
         image = picker.image(photo)
         heat = model.activation(image, layer)[0, channel].detach().cpu()
         (y, x), one = cell(heat, place), what == "one neuron"
-        score = neuron_score(model, layer, channel, y, x) if one else channel_score(model, layer, channel)
+        score = neuron_score(model, layer, channel, y, x) if one else firing_score(model, layer, channel)
         box = receptive_field(model, layer).box(y, x)
         run.report(0)
         pad.show(overlay(image, heat[None]), f"Map of channel {channel}: point at it", alt=f"{layer} on {photo}")
