@@ -22,7 +22,7 @@ from lecturelib.regularizers import (
     l2,
 )
 from lecturelib.saliency import input_gradient
-from lecturelib.scores import Score, channel_score, class_score
+from lecturelib.scores import Score, channel_score, class_score, firing_score
 from lecturelib.transforms import Transform, compose, jitter, random_rotate, random_scale
 
 VIEW = 0.5, 0.8  # how large a network sees the picture of a class, a half to four fifths as large as it was drawn
@@ -147,10 +147,13 @@ def channel_pictures(
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """The picture that each channel likes best, shape (N, 3, size, size): all of them climb as one batch."""
+    """The picture that each channel likes best, shape (N, 3, size, size): all of them climb as one batch.
+
+    Name the convolution, not its ReLU: `firing_score` is climbed, with which no channel is silent for good.
+    """
     return maximize(
         Fourier(size, count=len(channels), generator=generator, device=model.device),
-        channel_score(model, layer, list(channels)),
+        firing_score(model, layer, list(channels)),
         steps=steps,
         lr=lr,
         transform=robust(0.9, 1.1),

@@ -23,10 +23,15 @@ class Best(NamedTuple):
     def of_start(cls, images: Tensor) -> "Best":
         return cls(images, images.new_full((len(images),), -inf), images.new_zeros(len(images), dtype=torch.long))
 
-    def or_better(self, images: Tensor, scores: Tensor, step: int) -> "Best":
-        """With those of `images` that score higher; a new object, so that an interrupt finds the old or the new one."""
+    def or_better(self, images: Tensor, scores: Tensor, step: int, *, anyway: Tensor | None = None) -> "Best":
+        """With those of `images` that score higher; a new object, so that an interrupt finds the old or the new one.
+
+        anyway: which images win whatever they score, a mask (N,).
+        """
         scores = scores.detach().to(self.scores)
         won = scores > self.scores
+        if anyway is not None:
+            won = won | anyway.to(won.device)
         return Best(
             torch.where(won[:, None, None, None], images, self.images),
             torch.where(won, scores, self.scores),

@@ -48,7 +48,8 @@ def maximize(
     on_step: called as on_step(step, images, scores) before each step and at the end, for curves and previews.
 
     The best is judged by the score. With a transform one look is a matter of luck, so the mean of the last looks
-    judges, about ten of them; it costs no pass of its own. An interrupt returns the best so far and says from which
+    judges, about ten of them; it costs no pass of its own, and until there are so many the newest is the best. An
+    interrupt returns the best so far and says from which
     step. So does a number that is no longer finite; if nothing was gained before, it raises `OptimizationError`.
     Warnings tell when nothing moved, and when the result is grey or burnt.
     """
@@ -115,7 +116,9 @@ def climb(start: Tensor | Canvas, score: Score, options: Options) -> Climb:
                 if flat is None:
                     flat = torch.stack([(g == 0).flatten(1).all(dim=1) for g in view.gradients]).all(dim=0)
                 judged = _judged(judged, view.scores, step, options)
-                best = best.or_better(view.images, judged, step)
+                best = best.or_better(
+                    view.images, judged, step, anyway=~flat if _too_few_looks(step, options) else None
+                )
                 if options.on_step:
                     options.on_step(step, view.images.clone(), view.scores)
                 take_step(view, step + 1)
@@ -148,6 +151,11 @@ def _judged(before: Tensor | None, scores: Tensor, step: int, options: Options) 
     if options.transform is None or before is None:
         return scores
     return before + (scores - before) / min(step + 1, LOOKS)
+
+
+def _too_few_looks(step: int, options: Options) -> bool:
+    """Whether the mean says too little yet: then a lucky look at the start would win against all that follow."""
+    return options.transform is not None and step < min(LOOKS, options.steps)
 
 
 def _last_look(canvas: Canvas, score: Score, options: Options) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import leaky_relu
 
 from lecturelib.errors import ArgumentError, LayerNameError, ScoreError
 from lecturelib.models import Model
@@ -77,6 +78,20 @@ def channel_score(model: Model, layer: str, channel: int | Sequence[int]) -> Sco
         return activation.flatten(2).mean(dim=2) if activation.ndim > 2 else activation
 
     return ModelScore(model, layer, means, _indices(channel, _whole_number))
+
+
+def firing_score(model: Model, layer: str, channel: int | Sequence[int]) -> Score:
+    """How strongly a channel fires, where it does: the mean of its map, in which what is below 0 counts a tenth.
+
+    For a convolution before its ReLU. The plain mean of such a map is the same filter applied to the mean of its input:
+    it knows of colors, but of no pattern. Behind the ReLU a silent channel would have no gradient.
+    """
+
+    def firing(activation: Tensor) -> Tensor:
+        activation = leaky_relu(activation, 0.1)
+        return activation.flatten(2).mean(dim=2) if activation.ndim > 2 else activation
+
+    return ModelScore(model, layer, firing, _indices(channel, _whole_number))
 
 
 def neuron_score(

@@ -227,6 +227,14 @@ def test_pictures_of_channels_are_repeatable_and_one_for_each():
     assert (score(pictures) > score(grey_noise(12, count=3, generator=drawn(0)))).all()
 
 
+def test_pictures_of_convolutions_have_patterns():
+    """The mean of a convolution's map knows of colors only; climbing it would end in flat tiles."""
+    model = load_model("mini_vgg", device="cpu")
+    pictures = channel_pictures(model, "conv2_2", range(8), size=40, steps=12, generator=drawn(0), progress=False)
+    inside = pictures[..., 8:-8, 8:-8]  # the network sees zeros around a picture, and an edge there
+    assert (inside.std(dim=(2, 3)).mean(dim=1) > 0.03).all()
+
+
 def test_pictures_of_classes_are_recognized():
     model, names = load_model("mini_vgg"), ["monarch", "pizza"]
     pictures = class_pictures(model, names, size=48, steps=30, generator=drawn(0), progress=False)

@@ -164,6 +164,21 @@ def test_under_a_transform_the_mean_of_the_last_looks_judges():
     assert torch.equal(found, visits[7][0]), "... does not win"
 
 
+def test_under_a_transform_a_lucky_look_at_the_start_does_not_win_a_short_climb():
+    looks = iter([5.0, 0.0, 0.0, 0.0])
+    lucky = lambda images, generator: images + next(looks)  # noqa: E731
+    score = lambda images: images.flatten(1).mean(dim=1)  # noqa: E731
+    start = torch.tensor([0.0, 0.125]).repeat(1, 3, 2, 1)
+    found = maximize(start, score, steps=3, lr=1 / 64, step_rule="normalized", transform=lucky)
+    torch.testing.assert_close(found, start + 2 / 64)
+
+
+def test_under_a_transform_a_dead_start_is_told_too():
+    dead = lambda images: (images - 0.6).relu().flatten(1).sum(dim=1)  # noqa: E731
+    with pytest.warns(UserWarning, match=r"Nothing moved.*grey_noise"):
+        maximize(torch.full((1, 3, 4, 4), 0.5), dead, steps=3, transform=jitter(1))
+
+
 def test_under_a_transform_old_looks_are_forgotten():
     looks = iter([3.0] * 5 + [2.0] * 5 + [0.0] * 20 + [2.9] * 21)
     seen = lambda images, generator: images + next(looks)  # noqa: E731

@@ -152,12 +152,24 @@ def test_a_texture_grows_from_a_piece_of_a_picture():
 
 
 def test_a_dream_is_seen_while_it_grows_and_beside_its_photograph():
-    box = dream_panel(load_model("mini_vgg"), ["cat", "coffee"], ["relu1_1", "relu2_2"])
+    box = dream_panel({load_model("mini_vgg"): ["relu1_1", "relu2_2"]}, ["cat", "coffee"])
     controls(box)["Octaves"].value = 1
     controls(box)["Strength"].value = 20
     run = box._runs.newest
     assert run.settles(120) and run.state == "finished", run.text
     assert box.html.count("<img") == 2 and "what relu1_1 sees in it" in box.html
+    box.close()
+
+
+def test_a_dream_has_the_layers_of_its_network_and_the_ratio_of_its_sizes():
+    box = dream_panel({load_model("mini_vgg"): ["relu1_1"], load_model("mini_alexnet"): ["relu2"]}, ["cat"])
+    pictures = set()
+    for label, value in (("Octaves", 2), ("Ratio", 2.0), ("Network", "mini_alexnet")):
+        controls(box)[label].value = value
+        run = box._runs.newest
+        assert run.settles(120) and run.state == "finished", run.text
+        pictures.add(box.html)
+    assert len(pictures) == 3 and "what relu2 sees in it" in box.html
     box.close()
 
 

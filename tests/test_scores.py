@@ -10,6 +10,7 @@ from lecturelib.scores import (
     class_score,
     direction_score,
     evaluate,
+    firing_score,
     layer_score,
     log_probability,
     neuron_score,
@@ -59,6 +60,9 @@ def test_scores_of_classes_by_hand(model):
 def test_scores_of_layers_by_hand(model):
     assert channel_score(model, "map", 1)(IMAGE).tolist() == [5.5]
     assert channel_score(model, "flat", 1)(IMAGE).tolist() == [22.0]
+    assert firing_score(model, "map", 1)(IMAGE).tolist() == [5.5]
+    assert firing_score(model, "map", 1)(IMAGE - 5).item() == pytest.approx((-0.1 + 0 + 1 + 2) / 4)
+    assert firing_score(model, "flat", 1)(-IMAGE).item() == pytest.approx(-2.2)
     assert neuron_score(model, "map", 2, y=1, x=0)(IMAGE).tolist() == [10.0]
     assert neuron_score(model, "map", 2)(IMAGE).tolist() == [11.0]
     assert neuron_score(model, "map", 2, y=0)(IMAGE).tolist() == [9.0]
@@ -77,13 +81,16 @@ def scores(model):
         "log probability": log_probability(model, 1),
         "probability": probability(model, 0),
         "channel": channel_score(model, "0", 5),
+        "firing": firing_score(model, "0", 5),
         "neuron": neuron_score(model, "2", 3, y=1, x=2),
         "layer": layer_score(model, "3"),
         "direction": direction_score(model, "1", torch.linspace(-1, 1, 6)),
     }
 
 
-@pytest.mark.parametrize("kind", ["class", "log probability", "probability", "channel", "neuron", "layer", "direction"])
+@pytest.mark.parametrize(
+    "kind", ["class", "log probability", "probability", "channel", "firing", "neuron", "layer", "direction"]
+)
 def test_the_images_of_a_batch_do_not_influence_each_other(deep, kind):
     score = scores(deep)[kind]
     images = torch.rand(3, 3, 9, 8, dtype=torch.float64, requires_grad=True)

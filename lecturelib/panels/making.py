@@ -20,7 +20,7 @@ from lecturelib.jobs import Run
 from lecturelib.models import Model
 from lecturelib.optimize import maximize, minimize
 from lecturelib.panels.looking import cell
-from lecturelib.scores import channel_score, neuron_score
+from lecturelib.scores import firing_score, neuron_score
 from lecturelib.style import RECIPES, content_terms, loss_of, style_terms, variation_term, weighted
 from lecturelib.texture import synthesize
 from lecturelib.transforms import jitter
@@ -40,7 +40,7 @@ def ascent_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> P
         image = picker.image(photo)
         heat = model.activation(image, layer)[0, channel].detach().cpu()
         (y, x), one = cell(heat, place), what == "one neuron"
-        score = neuron_score(model, layer, channel, y, x) if one else channel_score(model, layer, channel)
+        score = neuron_score(model, layer, channel, y, x) if one else firing_score(model, layer, channel)
         box = receptive_field(model, layer).box(y, x)
         run.report(0)
         pad.show(overlay(image, heat[None]), f"Map of channel {channel}: point at it", alt=f"{layer} on {photo}")
@@ -69,18 +69,23 @@ def ascent_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> P
     return run_panel(job, photo=picker, layer=layer, channel=channels, what=what, place=pad)
 
 
-def dream_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> Panel:
-    """Lecture 07: the dream of a layer on a photo of your choice, size by size while it grows."""
-    picker, steps = PhotoPicker(names, size=160), 8
+def dream_panel(layers: Mapping[Model, Sequence[str]], names: Sequence[str]) -> Panel:
+    """Lecture 07: the dream of a layer on a photo of your choice, size by size while it grows.
 
-    def job(run: Run, photo: str, layer: str, octaves: int, strength: int) -> str:
+    layers: for each network those that one can choose.
+    """
+    picker, steps, models = PhotoPicker(names, size=160), 8, {model.name: model for model in layers}
+    layer = choice("Layer", next(iter(layers.values())))
+
+    def job(run: Run, photo: str, network: str, layer: str, octaves: int, ratio: float, strength: int) -> str:
         image = picker.image(photo)
-        sizes = octave_sizes(*image.shape[2:], octaves)
+        sizes = octave_sizes(*image.shape[2:], octaves, ratio)
         see = run.on_step(steps * len(sizes), alt=f"{photo}, while it is dreamt", keep="latest", height=320)
         dreamt = dream(
             image,
-            balanced_score(model, layer),
+            balanced_score(models[network], layer),
             octaves=octaves,
+            ratio=ratio,
             steps=steps,
             lr=strength / 1000,
             generator=torch.Generator().manual_seed(0),
@@ -91,8 +96,10 @@ def dream_panel(model: Model, names: Sequence[str], layers: Sequence[str]) -> Pa
     return run_panel(
         job,
         photo=picker,
-        layer=choice("Layer", layers),
+        network=follow(choice("Network", models), lambda name: setattr(layer, "options", list(layers[models[name]]))),
+        layer=layer,
         octaves=slider("Octaves", 3, 1, 5),
+        ratio=slider("Ratio", 1.4, 1.2, 2.0, 0.1),
         strength=slider("Strength", 10, 1, 30),
     )
 
