@@ -71,8 +71,9 @@ def test_lesson_shows_its_stored_panels_then_runs_and_they_answer_to_every_contr
             _drag(page, panel, pad)
         if panel.locator("button", has_text="Resume").count():
             _stop_and_resume(panel)
-        if panel.locator("button", has_text="Your photo").count():
-            _upload(page, panel)
+        for count, kind in enumerate(["photo", "style"], start=1):
+            if panel.locator("button", has_text=f"Your {kind}").count():
+                _upload(page, panel, kind, broken=count)
         for width, height in ((1280, 1000), (1920, 1080)):
             page.set_viewport_size({"width": width, "height": height})
             panel.scroll_into_view_if_needed()
@@ -248,20 +249,20 @@ def _stop_and_resume(panel: Locator) -> None:
         stop.click()
 
 
-def _upload(page: Page, panel: Locator) -> None:
-    """A good photo is shown; a broken one leaves it there and says why."""
+def _upload(page: Page, panel: Locator, kind: str, *, broken: int) -> None:
+    """A good picture is shown; a broken one, the panel's first or second, leaves it there and says why."""
     stream = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(stream, "PNG")
-    photo, before = panel.locator(DROPDOWN, has_text="Photo").locator("select"), _picture(panel)
+    chosen, before = panel.get_by_label(kind.capitalize(), exact=True), _picture(panel)
     for name, data in (("good.png", stream.getvalue()), ("broken.png", stream.getvalue()[:500])):
         with page.expect_file_chooser() as chooser:
-            panel.locator("button", has_text="Your photo").click()
+            panel.locator("button", has_text=f"Your {kind}").click()
         chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": data})
         if name == "good.png":
             assert _answer(panel, before) != before
-            expect(photo).to_have_value("yours: good.png")
-    expect(panel.get_by_text("damaged")).to_be_visible()
-    expect(photo).to_have_value("yours: good.png")
+            expect(chosen).to_have_value("yours: good.png")
+    expect(panel.get_by_text("damaged")).to_have_count(broken)
+    expect(chosen).to_have_value("yours: good.png")
     expect(panel.locator("img").first).to_be_visible()
 
 
