@@ -212,7 +212,7 @@ def _answer(panel: Locator, before: str, seconds: float = 15, rest: float = 1.5)
 def _drag(page: Page, panel: Locator, pad: Locator) -> None:
     """Dragging on a picture moves its sliders to where the mouse is released, and the answer follows."""
     before, image = _picture(panel), pad.locator("img")
-    image.scroll_into_view_if_needed()
+    pad.scroll_into_view_if_needed()  # not the image, which an answer may replace meanwhile
     box = image.bounding_box()
     places = [(box["x"] + part * box["width"], box["y"] + part * box["height"]) for part in (0.2, 0.4, 0.6, 0.7)]
     page.mouse.move(*places[0])
