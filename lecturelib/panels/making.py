@@ -22,7 +22,7 @@ from lecturelib.models import Model
 from lecturelib.optimize import maximize, minimize
 from lecturelib.panels.looking import cell
 from lecturelib.scores import channel_score, neuron_score
-from lecturelib.style import RECIPES, content_terms, loss_of, style_terms, variation_term, weighted
+from lecturelib.style import RECIPES, Term, content_terms, loss_of, style_terms, variation_term, weighted
 from lecturelib.texture import synthesize
 from lecturelib.transforms import jitter
 from lecturelib.widgets import Panel, panel, run_panel
@@ -157,11 +157,8 @@ def style_panel(model: Model, names: Sequence[str], styles: Sequence[str], *, st
             samples = [match_colors(sample, content) for sample in samples]
         thumbnails = torch.cat([resize(sample, 96) for sample in samples])
         sources = tiles(thumbnails, chosen, alt="a style", height=120)
-        inside = _rectangle(content.shape[-1], area)
-        masks = [None] if len(chosen) == 1 else [1 - inside, inside]
         terms = content_terms(model, content, [layer]) + weighted([variation_term()], tv)
-        for sample, mask in zip(samples, masks, strict=True):
-            terms += weighted(style_terms(model, sample, recipe.style, mask=mask), beta)
+        terms += weighted(_divided(model, samples, _rectangle(96, area)), beta)
 
         def painting(images: Tensor) -> str:
             images = keep_colors(content, images) if colors == "brightness only" else images
@@ -189,6 +186,14 @@ def style_panel(model: Model, names: Sequence[str], styles: Sequence[str], *, st
         scale=slider("Style size", 160, 48, 320, 16),
         area=pad,
     )
+
+
+def _divided(model: Model, samples: Sequence[Tensor], inside: Tensor) -> list[Term]:
+    """The terms of one style everywhere; or of two, the second where the mask `inside` (H, W) is 1."""
+    masks = [None] if len(samples) == 1 else [1 - inside, inside]
+    layers = RECIPES[model.name].style
+    both = zip(samples, masks, strict=True)
+    return [term for sample, mask in both for term in style_terms(model, sample, layers, mask=mask)]
 
 
 def _rectangle(size: int, area: Area) -> Tensor:
