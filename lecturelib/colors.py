@@ -45,7 +45,7 @@ def match_colors(style: Tensor, content: Tensor) -> Tensor:
     """
     pixels, wanted = (require_image(image)[0].flatten(1).double() for image in (style, content))
     spread, spread_wanted = _covariance(pixels), _covariance(wanted)
-    tiny = 1e-6 * torch.eye(3, dtype=pixels.dtype, device=pixels.device)  # a grey picture has spread in one direction
+    tiny = 1e-6 * torch.eye(3, dtype=pixels.dtype, device=pixels.device)  # a gray picture has spread in one direction
     change = _power(spread_wanted, 0.5) @ _power(spread + tiny, -0.5)
     matched = change @ (pixels - pixels.mean(dim=1, keepdim=True)) + wanted.mean(dim=1, keepdim=True)
     return matched.to(style).view_as(style[:1]).clamp(0, 1)

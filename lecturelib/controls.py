@@ -72,20 +72,31 @@ def search(label: str, options: Sequence[str], value: str | None = None) -> widg
 
 
 class PhotoPicker(widgets.HBox):
-    """A packaged photograph by name, or one of yours; `image(name)` is the chosen one, shape (1, 3, size, size)."""
+    """A packaged picture by name, or one of yours; `image(name)` is the chosen one, shape (1, 3, size, size)."""
 
-    def __init__(self, names: Sequence[str], *, size: int = 128):
+    def __init__(self, names: Sequence[str], *, size: int = 128, label: str = "Photo"):
         self.size = size
-        self.value_widget = choice("Photo", names)
+        self.value_widget = choice(label, names)
         self.notice = widgets.HTML()
         self._uploads: dict[str, Tensor] = {}
         wide = {"tooltip": "JPEG, PNG or WebP", "layout": widgets.Layout(min_width="190px")}
-        upload = widgets.FileUpload(accept=".jpg,.jpeg,.png,.webp", description="Your photo", multiple=False, **wide)
+        yours = f"Your {label.lower()}"
+        upload = widgets.FileUpload(accept=".jpg,.jpeg,.png,.webp", description=yours, multiple=False, **wide)
         upload.observe(self._receive, names="value")
         super().__init__([self.value_widget, upload, self.notice], layout=widgets.Layout(flex_flow="row wrap"))
 
     def image(self, name: str) -> Tensor:
         return self._uploads[name] if name in self._uploads else load_image(name, size=self.size)
+
+    def share(self, control: widgets.Dropdown) -> None:
+        """Offer pictures of yours in another list, too, which keeps its first option and its value."""
+
+        def offer(change: dict) -> None:
+            value = control.value
+            control.options = [control.options[0], *change["new"]]
+            control.value = value
+
+        self.value_widget.observe(offer, names="options")
 
     def _receive(self, change: dict) -> None:
         """A good photo becomes a choice and is chosen; a bad one leaves the last good choice as it is, with a

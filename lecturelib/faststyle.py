@@ -285,22 +285,24 @@ def speedup(
     repeats: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """How many times as fast `fast` is as `slow`: the ratio of median times, after one call of `fast` to warm up."""
+    """How many times as fast `fast` is as `slow`: the ratio of their median times.
+
+    Each is called once to warm up; then they take turns, `repeats` times, so that both see the same busy computer.
+    """
     if type(repeats) is not int or repeats < 1:
         raise ArgumentError("repeats is a whole number from 1", received=repr(repeats), do="for example repeats=5")
 
-    def median_time(function: Callable[[], object], times: int) -> float:
-        measured = []
-        for _ in range(times):
-            _synchronize()
-            begin = clock()
-            function()
-            _synchronize()
-            measured.append(clock() - begin)
-        return statistics.median(measured)
+    def seconds(function: Callable[[], object]) -> float:
+        _synchronize()
+        begin = clock()
+        function()
+        _synchronize()
+        return clock() - begin
 
-    fast()
-    return median_time(slow, 1) / median_time(fast, repeats)
+    slow(), fast()
+    turns = [(seconds(slow), seconds(fast)) for _ in range(repeats)]
+    slow_times, fast_times = zip(*turns, strict=True)
+    return statistics.median(slow_times) / statistics.median(fast_times)
 
 
 def _synchronize() -> None:

@@ -50,7 +50,7 @@ class Recipe(NamedTuple):
 
 # mini_vgg: found by eye. Its first layers count more, they hold the colors and the edge of the brush.
 # VGG: the layers and their equal shares are the paper's. Its alpha / beta belongs to another normalization.
-_PAPER = Recipe(["conv4_2"], ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 60.0)
+_PAPER = Recipe(["conv4_2"], dict.fromkeys(["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"], 0.2), 60.0)
 RECIPES = {
     "mini_vgg": Recipe(["relu3_2"], {"relu1_1": 0.52, "relu2_1": 0.26, "relu3_1": 0.13, "relu4_1": 0.09}, 60.0),
     "vgg16": _PAPER,

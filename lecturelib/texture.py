@@ -65,8 +65,8 @@ def covariance(features: Tensor) -> Tensor:
 def conventions(found: Tensor, target: Tensor) -> dict[str, Tensor]:
     """What is published as the loss of one layer, from two Grams F F^T / M of shape (N, C, C): name -> (N,).
 
-    All are the same sum of squares, divided by something else that hangs on the layer: weights that were found good in
-    one convention mean something else in another.
+    All are the same sum of squares, divided by something else that depends on the layer: weights that were found good
+    in one convention mean something else in another.
     """
     squares, channels = (found - target).flatten(1).square().sum(dim=1), found.shape[-1]
     return {

@@ -71,8 +71,9 @@ def test_lesson_shows_its_stored_panels_then_runs_and_they_answer_to_every_contr
             _drag(page, panel, pad)
         if panel.locator("button", has_text="Resume").count():
             _stop_and_resume(panel)
-        if panel.locator("button", has_text="Your photo").count():
-            _upload(page, panel)
+        for count, kind in enumerate(["photo", "style"], start=1):
+            if panel.locator("button", has_text=f"Your {kind}").count():
+                _upload(page, panel, kind, broken=count)
         for width, height in ((1280, 1000), (1920, 1080)):
             page.set_viewport_size({"width": width, "height": height})
             panel.scroll_into_view_if_needed()
@@ -211,7 +212,7 @@ def _answer(panel: Locator, before: str, seconds: float = 15, rest: float = 1.5)
 def _drag(page: Page, panel: Locator, pad: Locator) -> None:
     """Dragging on a picture moves its sliders to where the mouse is released, and the answer follows."""
     before, image = _picture(panel), pad.locator("img")
-    image.scroll_into_view_if_needed()
+    pad.scroll_into_view_if_needed()  # not the image, which an answer may replace meanwhile
     box = image.bounding_box()
     places = [(box["x"] + part * box["width"], box["y"] + part * box["height"]) for part in (0.2, 0.4, 0.6, 0.7)]
     page.mouse.move(*places[0])
@@ -248,20 +249,20 @@ def _stop_and_resume(panel: Locator) -> None:
         stop.click()
 
 
-def _upload(page: Page, panel: Locator) -> None:
-    """A good photo is shown; a broken one leaves it there and says why."""
+def _upload(page: Page, panel: Locator, kind: str, *, broken: int) -> None:
+    """A good picture is shown; a broken one, the panel's first or second, leaves it there and says why."""
     stream = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(stream, "PNG")
-    photo, before = panel.locator(DROPDOWN, has_text="Photo").locator("select"), _picture(panel)
+    chosen, before = panel.get_by_label(kind.capitalize(), exact=True), _picture(panel)
     for name, data in (("good.png", stream.getvalue()), ("broken.png", stream.getvalue()[:500])):
         with page.expect_file_chooser() as chooser:
-            panel.locator("button", has_text="Your photo").click()
+            panel.locator("button", has_text=f"Your {kind}").click()
         chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": data})
         if name == "good.png":
             assert _answer(panel, before) != before
-            expect(photo).to_have_value("yours: good.png")
-    expect(panel.get_by_text("damaged")).to_be_visible()
-    expect(photo).to_have_value("yours: good.png")
+            expect(chosen).to_have_value("yours: good.png")
+    expect(panel.get_by_text("damaged")).to_have_count(broken)
+    expect(chosen).to_have_value("yours: good.png")
     expect(panel.locator("img").first).to_be_visible()
 
 

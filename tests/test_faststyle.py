@@ -217,8 +217,12 @@ def test_speedup_is_the_ratio_of_median_times():
         left = list(seconds)
         return lambda: now.__setitem__(0, now[0] + left.pop(0))
 
-    # The first call of the fast one warms up, and one of its five calls was held up by something else.
-    assert speedup(takes(12.0), takes(99, 2, 2, 50, 2, 2), clock=lambda: now[0]) == pytest.approx(6)
+    # The first call of each warms up, and one of the five that count was held up by something else.
+    slow, fast = takes(70, 12, 11, 90, 12, 13), takes(99, 2, 2, 50, 2, 2)
+    assert speedup(slow, fast, clock=lambda: now[0]) == pytest.approx(6)
+    order = []
+    speedup(lambda: order.append("slow"), lambda: order.append("fast"), repeats=2, clock=lambda: len(order))
+    assert order == ["slow", "fast"] * 3
     with pytest.raises(ArgumentError, match="repeats"):
         speedup(takes(), takes(), repeats=0)
 

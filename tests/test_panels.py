@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import ipywidgets
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from lecturelib import load_image, load_model
 from lecturelib.controls import Pad
 from lecturelib.faststyle import StyleNetwork
+from lecturelib.images import encode_png
 from lecturelib.panels import (
     ascent_panel,
     attack_panel,
@@ -198,12 +201,58 @@ def test_the_middle_of_the_cover_is_where_the_mouse_is():
 def test_a_dragged_rectangle_gets_a_second_style():
     assert _rectangle(10, (20, 30, 70, 80)).nonzero().tolist() == [[y, x] for y in range(2, 7) for x in range(3, 8)]
     torch.testing.assert_close(_rectangle(10, (70, 80, 20, 30)), _rectangle(10, (20, 30, 70, 80)))
-    box = style_panel(load_model("mini_vgg"), ["cat"], ["swirl", "mosaic"], steps=1)
+    box = style_box()
     assert controls(box)["Second style"].value == "(none)"
     controls(box)["Top (%)"].value = 50
+    assert "cat in swirl and mosaic" in painted(box) and controls(box)["Second style"].value == "mosaic"
+    box.close()
+
+
+def style_box(steps: int = 1):
+    return style_panel(load_model("mini_vgg"), ["cat"], ["swirl", "mosaic"], steps=steps)
+
+
+def painted(box) -> str:
+    """What the newest run of a panel has painted."""
     run = box._runs.newest
     assert run.settles(120) and run.state == "finished", run.text
-    assert controls(box)["Second style"].value == "mosaic" and "cat in swirl and mosaic" in box.html
+    return box.html
+
+
+def test_every_choice_of_the_style_panel_paints_something_else():
+    box = style_box()
+    expected = {
+        "Start": ["content", "noise", "style"],
+        "Content layer": ["relu1_1", "relu2_1", "relu3_1", "relu3_2", "relu4_1"],
+        "Colors": ["the style's", "brightness only", "style recolored"],
+    }
+    for label, options in expected.items():
+        control = controls(box)[label]
+        assert list(control.options) == options
+        first, pictures = control.value, []
+        for option in options:
+            control.value = option
+            pictures.append(painted(box))
+        assert len(set(pictures)) == len(options), label
+        control.value = first
+    box.close()
+
+
+def test_a_style_of_yours_is_painted_in_and_offered_as_second_style():
+    box = style_box()
+    before, second = painted(box), controls(box)["Second style"]
+    second.value = "mosaic"
+    upload, now = controls(box)["Your style"], datetime.now(tz=UTC)
+    data = encode_png(load_image("waves", size=64))
+    upload.value = (
+        {"name": "mine.png", "type": "image/png", "size": len(data), "content": memoryview(data)}
+        | {"last_modified": now},
+    )
+    assert controls(box)["Style"].value == "yours: mine.png" and second.value == "mosaic"
+    second.value = "(none)"
+    assert "cat in yours: mine.png" in painted(box) != before
+    second.value = "yours: mine.png"
+    assert "cat in yours: mine.png and yours: mine.png" in painted(box)
     box.close()
 
 

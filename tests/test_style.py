@@ -57,6 +57,13 @@ def narrow_vgg19() -> Model:
     return Model(network, name="vgg19", classes=["a", "b"], layers=paper_layers("vgg19", network))
 
 
+def test_recipes_name_layers_of_their_network_and_share_one_among_them(model):
+    for network in (model, narrow_vgg19()):
+        recipe = RECIPES[network.name]
+        assert {*recipe.content, *recipe.style} <= {*network.layers}
+        assert len(recipe.content) == 1 and sum(recipe.style.values()) == pytest.approx(1)
+
+
 def test_losses_of_a_picture_with_itself_are_zero_and_others_are_positive(model):
     image, other = picture(0), picture(1)
     for loss in (content_loss(model, image, LAYERS), style_loss(model, image, LAYERS)):

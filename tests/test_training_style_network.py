@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def test_broken_photographs_are_left_out_and_listed(folder, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # told once
         photographs.crop(1, 16, torch.Generator().manual_seed(0))
+
+
+def test_a_training_does_not_learn_from_its_own_preview(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "photos")
+    for _ in range(2):  # the second call finds the preview of the first, and goes on
+        run = tmp_path / "photos" / "runs" / "mine"
+        train(RECIPE, PhotographFolder(tmp_path / "photos"), pictures(), run, stop_after=1, save_every=1, device="cpu")
+    assert (run / "preview.png").exists() and len(PhotographFolder(tmp_path / "photos")) == 10
+    assert len(PhotographFolder(tmp_path / "photos").outside(run)) == 9
+    with pytest.raises(ArgumentError, match="folder of its own"):
+        train(RECIPE, PhotographFolder(tmp_path / "photos"), pictures(), tmp_path / "photos", device="cpu")
 
 
 def test_crops_are_squares_of_the_photograph_and_follow_the_generator(folder):

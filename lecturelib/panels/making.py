@@ -8,20 +8,21 @@ from torch import Tensor
 
 from lecturelib.activations import receptive_field
 from lecturelib.ascent import robust
-from lecturelib.canvas import Fourier
+from lecturelib.canvas import Fourier, grey_noise
+from lecturelib.colors import keep_colors, match_colors
 from lecturelib.controls import Area, PhotoPicker, Place, choice, follow, place_pad, rectangle_pad, slider
 from lecturelib.deepdream import balanced_score, dream, octave_sizes
 from lecturelib.display import overlay
 from lecturelib.faststyle import StyleNetwork
 from lecturelib.fragments import beside, framed, tiles
-from lecturelib.images import load_image, resize
+from lecturelib.images import resize
 from lecturelib.inversion import psnr
 from lecturelib.jobs import Run
 from lecturelib.models import Model
 from lecturelib.optimize import maximize, minimize
 from lecturelib.panels.looking import cell
 from lecturelib.scores import firing_score, neuron_score
-from lecturelib.style import RECIPES, content_terms, loss_of, style_terms, variation_term, weighted
+from lecturelib.style import RECIPES, Term, content_terms, loss_of, style_terms, variation_term, weighted
 from lecturelib.texture import synthesize
 from lecturelib.transforms import jitter
 from lecturelib.widgets import Panel, panel, run_panel
@@ -148,45 +149,58 @@ def style_panel(model: Model, names: Sequence[str], styles: Sequence[str], *, st
 
     The model is one with a recipe.
     """
-    picker, recipe, alone = PhotoPicker(names, size=96), RECIPES[model.name], "(none)"
-    pad = rectangle_pad(height=260)
+    picker, looks = PhotoPicker(names, size=96), PhotoPicker(styles, size=320, label="Style")
+    recipe, pad = RECIPES[model.name], rectangle_pad(height=260)
+    second = choice("Second style", ["(none)", *styles])
+    layers = [layer for layer in model.layers if layer in {*recipe.content, *recipe.style}]
 
-    def job(run: Run, photo: str, style: str, beta: float, tv: float, scale: int, second: str, area: Area) -> str:
-        content, first = picker.image(photo), load_image(style, size=scale)
+    def job(run: Run, photo: str, style: str, second: str, start: str, layer: str, colors: str, beta: float, tv: float,
+            scale: int, area: Area) -> str:  # fmt: skip
+        content, chosen = picker.image(photo), [style] if second == "(none)" else [style, second]
         run.report(0)
         pad.show(content, "Drag a rectangle", alt=photo)
-        mask = _rectangle(content.shape[-1], area) if second != alone else None
-        terms = style_terms(model, first, recipe.style, mask=None if mask is None else 1 - mask)
-        if mask is not None:
-            terms += style_terms(model, load_image(second, size=scale), recipe.style, mask=mask)
-        terms = content_terms(model, content, recipe.content) + weighted(terms, beta)
-        chosen = [style] if mask is None else [style, second]
-        samples = torch.cat([load_image(name, size=96) for name in chosen])
-        sources = tiles(samples, chosen, alt="a style", height=120)
+        samples = [resize(looks.image(name), scale).clamp(0, 1) for name in chosen]
+        if colors == "style recolored":
+            samples = [match_colors(sample, content) for sample in samples]
+        thumbnails = torch.cat([resize(sample, 96) for sample in samples])
+        sources = tiles(thumbnails, chosen, alt="a style", height=120)
+        terms = content_terms(model, content, [layer]) + weighted([variation_term()], tv)
+        terms += weighted(_divided(model, samples, _rectangle(96, area)), beta)
 
         def painting(images: Tensor) -> str:
+            images = keep_colors(content, images) if colors == "brightness only" else images
             return beside(tiles(images, ["painted"], alt=f"{photo} in {' and '.join(chosen)}", height=260), sources)
 
         def see(step: int, images: Tensor, losses: Tensor) -> None:
             run.report(step / steps, lambda: painting(images), text=f"step {step} of {steps}")
 
-        loss = loss_of(model, terms + weighted([variation_term()], tv))
-        return painting(minimize(content, loss, steps=steps, lr=1.0, step_rule="lbfgs", on_step=see, progress=False))
+        noise = grey_noise(96, std=0.2, generator=torch.Generator().manual_seed(0))
+        first, loss = {"content": content, "noise": noise, "style": thumbnails[:1]}[start], loss_of(model, terms)
+        return painting(minimize(first, loss, steps=steps, lr=1.0, step_rule="lbfgs", on_step=see, progress=False))
 
-    second = choice("Second style", [alone, *styles])
-    pad.observe(
-        lambda _: setattr(second, "index", second.index or len(styles)), names="value"
-    )  # whoever drags means it
+    looks.share(second)
+    pad.observe(lambda _: setattr(second, "index", second.index or len(styles)), names="value")  # who drags means it
     return run_panel(
         job,
         photo=picker,
-        style=choice("Style", styles),
+        style=looks,
         second=second,
+        start=choice("Start", ["content", "noise", "style"]),
+        layer=choice("Content layer", layers, next(iter(recipe.content))),
+        colors=choice("Colors", ["the style's", "brightness only", "style recolored"]),
         beta=slider("Beta", 60.0, 0.0, 300.0, 5.0),
         tv=slider("Smoothness", 15.0, 0.0, 150.0, 5.0),
         scale=slider("Style size", 160, 48, 320, 16),
         area=pad,
     )
+
+
+def _divided(model: Model, samples: Sequence[Tensor], inside: Tensor) -> list[Term]:
+    """The terms of one style everywhere; or of two, the second where the mask `inside` (H, W) is 1."""
+    masks = [None] if len(samples) == 1 else [1 - inside, inside]
+    layers = RECIPES[model.name].style
+    both = zip(samples, masks, strict=True)
+    return [term for sample, mask in both for term in style_terms(model, sample, layers, mask=mask)]
 
 
 def _rectangle(size: int, area: Area) -> Tensor:

@@ -1,5 +1,6 @@
 """Training photographs: as one array of bytes, from which batches are cut, or read from a folder one by one."""
 
+import copy
 import csv
 import os
 import warnings
@@ -146,6 +147,18 @@ class PhotographFolder:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def outside(self, folder: str | os.PathLike) -> "PhotographFolder":
+        """The same without the pictures inside `folder`, where a training keeps its own."""
+        kept, hidden = copy.copy(self), Path(folder).expanduser().resolve()
+        kept.files = [file for file in self.files if hidden not in file.resolve().parents]
+        if not kept.files:
+            raise ArgumentError(
+                "a training keeps its results in a folder of its own, without photographs",
+                received=folder,
+                do="for example --folder runs/mine",
+            )
+        return kept
 
     def crop(self, index: int, size: int, generator: torch.Generator) -> Tensor:
         """A random square (1, 3, size, size) of 50 to 100 % of the photograph's shorter side, mirrored half the time.

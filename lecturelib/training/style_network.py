@@ -130,7 +130,7 @@ def train(
     device, rank, world = join_processes(recipe.batch, device)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(recipe, photographs, styles, start, device)
+    run = _Run(recipe, photographs.outside(folder), styles, start, device)
     run.restore(load_checkpoint(folder / "checkpoint.pt", settings=run.settings))
     parallel = DistributedDataParallel(run.network) if world > 1 else run.network
     try:
