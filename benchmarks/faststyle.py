@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lecturelib import load_image, load_model
 from lecturelib.faststyle import StyleNetwork, load_style_net
-from lecturelib.training.style_network import Recipe, StyleLoss
+from lecturelib.training.style_loss import Recipe, StyleLoss
 
 
 class Layer(nn.Module):

@@ -18,10 +18,11 @@ from lecturelib.faststyle import StyleNetwork, load_style_net
 from lecturelib.inversion import relative_distance
 from lecturelib.regularizers import total_variation
 from lecturelib.texture import gram
-from lecturelib.training import style_network
+from lecturelib.training import steps, style_network
 from lecturelib.training.checkpoints import load_checkpoint
 from lecturelib.training.photographs import PhotographFolder
-from lecturelib.training.style_network import Recipe, StyleLoss, train
+from lecturelib.training.style_loss import Recipe, StyleLoss
+from lecturelib.training.style_network import train
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("relu1_1", "relu2_1")
@@ -65,7 +66,7 @@ def assert_same(state, expected):
 
 @pytest.mark.parametrize(("sixteen_bits", "rtol"), [(False, 1e-5), (True, 0.02)])
 def test_the_loss_is_content_and_style_and_noise(monkeypatch, sixteen_bits, rtol):
-    monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device: sixteen_bits)
+    monkeypatch.setattr(steps, "bfloat16_is_fast", lambda device: sixteen_bits)
     model = load_model("mini_vgg", device="cpu")
     loss = StyleLoss(model, RECIPE, pictures())
     painted, photograph = load_image("coffee", size=32), load_image("cat", size=32)
@@ -86,7 +87,7 @@ def test_sixteen_bits_train_as_well_as_thirty_two(folder, tmp_path, monkeypatch)
     """The same steps in both: convolutions give 16-bit numbers in one, the losses on the way agree."""
     recipe, losses = Recipe(("mosaic",), steps=20, **(SMALL | {"lr": 5e-3})), {}
     for sixteen_bits in (False, True):
-        monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device, wanted=sixteen_bits: wanted)
+        monkeypatch.setattr(steps, "bfloat16_is_fast", lambda device, wanted=sixteen_bits: wanted)
         run = style_network._Run(recipe, PhotographFolder(folder), pictures(recipe), None, torch.device("cpu"))
         dtypes = []
         run.network.paint.register_forward_hook(lambda module, inputs, output, seen=dtypes: seen.append(output.dtype))
@@ -158,12 +159,12 @@ def test_an_interrupt_within_a_step_keeps_all_steps_and_what_it_paints(folder, u
 CLASS = """
 import sys
 from lecturelib import load_image
-from lecturelib.training import style_network
+from lecturelib.training import steps, style_network
 from lecturelib.training.photographs import PhotographFolder
 from lecturelib.training.style_network import Recipe, train
 style_network.HELD_OUT = ("cat",)
 if "float32" in sys.argv:
-    style_network.bfloat16_is_fast = lambda device: False
+    steps.bfloat16_is_fast = lambda device: False
 recipe = Recipe(("mosaic", "swirl"), steps=int(sys.argv[3]), **eval(sys.argv[4]))
 pictures = [load_image(name, size=recipe.style_pixels) for name in recipe.styles]
 train(recipe, PhotographFolder(sys.argv[1]), pictures, sys.argv[2], save_every=1, device="cpu")
@@ -180,7 +181,7 @@ def start(folder, run, steps: int, *launcher: str, dtype: str = "any") -> subpro
 
 def test_two_processes_give_what_one_gives(folder, tmp_path, monkeypatch):
     """In 32 bits: a sum of two halves, each rounded to 16 bits, is not the rounded sum."""
-    monkeypatch.setattr(style_network, "bfloat16_is_fast", lambda device: False)
+    monkeypatch.setattr(steps, "bfloat16_is_fast", lambda device: False)
     launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
     process = start(folder, tmp_path / "two", 6, *launcher, dtype="float32")
     train(RECIPE, PhotographFolder(folder), pictures(), tmp_path / "one", save_every=6, device="cpu")

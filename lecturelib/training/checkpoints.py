@@ -1,8 +1,10 @@
 """Checkpoints that survive a kill at any moment."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -66,3 +68,8 @@ def load_checkpoint(path: str | os.PathLike, *, settings: dict | None = None) ->
             do="use the settings above, or another folder",
         )
     return state
+
+
+def settings_of(recipe: object) -> dict:
+    """A recipe, a dataclass, as a table of what files can keep: tuples become lists."""
+    return json.loads(json.dumps(asdict(recipe)))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from lecturelib.errors import ArgumentError
 from lecturelib.modes import recording
 from lecturelib.networks import EMBEDDED, fold_batch_norm, normalized
-from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
+from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint, settings_of
 from lecturelib.training.photographs import Photographs, join, random_batch, read_photographs
 from lecturelib.training.steps import draw, finishing_steps, join_processes, mixed_precision, warm_up_then_cosine
 
@@ -74,7 +74,7 @@ def train(
     device, rank, world = join_processes(recipe.batch)
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    settings = {**_plain(recipe), "names": photographs.names, "photographs": len(photographs)}
+    settings = {**settings_of(recipe), "names": photographs.names, "photographs": len(photographs)}
 
     torch.manual_seed(recipe.seed)
     network = EMBEDDED[recipe.network](len(photographs.names), batch_norm=True)
@@ -169,7 +169,7 @@ def release(recipe: Recipe, network: nn.Module, names: list[str], folder: str | 
     path = folder / f"{recipe.network}.safetensors"
     save_file(weights, path, metadata={"network": recipe.network, "classes": json.dumps(names)})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    facts = {"sha256": digest, "recipe": _plain(recipe), "classes": len(names), **facts}
+    facts = {"sha256": digest, "recipe": settings_of(recipe), "classes": len(names), **facts}
     (folder / f"{recipe.network}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -255,14 +255,6 @@ def _passes_of(checkpoint: str | None) -> tuple[tuple[int, float], ...]:
         raise ArgumentError("there is no checkpoint to start from", received=checkpoint, do="give RUN/checkpoint.pt")
     settings = load_checkpoint(checkpoint)["settings"]
     return tuple(tuple(stage) for stage in [*settings.get("before", []), *settings["passes"]])
-
-
-def _plain(recipe: Recipe) -> dict:
-    return {
-        **asdict(recipe),
-        "passes": [list(stage) for stage in recipe.passes],
-        "before": [list(stage) for stage in recipe.before],
-    }
 
 
 if __name__ == "__main__":

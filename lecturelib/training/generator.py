@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from lecturelib.generators import fc6_generator
 from lecturelib.models import Model, load_model
 from lecturelib.modes import recording
 from lecturelib.networks import fold_batch_norm
-from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint
+from lecturelib.training.checkpoints import load_checkpoint, save_checkpoint, settings_of
 from lecturelib.training.photographs import Photographs, join, read_photographs
 from lecturelib.training.steps import draw, finishing_steps, join_processes, mixed_precision, warm_up_then_cosine
 
@@ -110,7 +110,7 @@ def train(
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     model = model or load_model(recipe.network, device=device)
-    settings = {**_plain(recipe), "photographs": len(photographs)}
+    settings = {**settings_of(recipe), "photographs": len(photographs)}
     state = _State(recipe, code_length(model), device)
     if (saved := load_checkpoint(run / "checkpoint.pt", settings=settings)) is not None:
         state.restore(saved)
@@ -218,7 +218,7 @@ def release(
     metadata = {"network": recipe.network, "layer": model.code_layer, "pixels": str(recipe.pixels)}
     save_file(weights, path, metadata=metadata)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    facts = {"sha256": digest, "recipe": _plain(recipe), **facts}
+    facts = {"sha256": digest, "recipe": settings_of(recipe), **facts}
     path.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -313,10 +313,6 @@ def _read(sources: list[str], pixels: int, every: int) -> Photographs:
     parts = [read_photographs(source, size=pixels) for source in sources]
     whole = join(parts)
     return Photographs(whole.images[::every].clone(), whole.labels[::every], whole.names)
-
-
-def _plain(recipe: Recipe) -> dict:
-    return {**asdict(recipe), "features": list(recipe.features)}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,76 +28,15 @@ from tqdm.auto import tqdm
 from lecturelib.errors import ArgumentError
 from lecturelib.faststyle import StyleNetwork, load_style_net, save_style_net, with_style
 from lecturelib.images import encode_png, load_image
-from lecturelib.inversion import relative_distance
-from lecturelib.models import Model, load_model
+from lecturelib.models import load_model
 from lecturelib.modes import recording
-from lecturelib.regularizers import total_variation
-from lecturelib.texture import gram
-from lecturelib.training.checkpoints import load_checkpoint, replacing, save_checkpoint
+from lecturelib.training.checkpoints import load_checkpoint, replacing, save_checkpoint, settings_of
 from lecturelib.training.photographs import PhotographFolder
-from lecturelib.training.steps import bfloat16_is_fast, draw, finishing_steps, join_processes, warm_up_then_cosine
+from lecturelib.training.steps import draw, finishing_steps, join_processes, mixed_precision, warm_up_then_cosine
+from lecturelib.training.style_loss import Recipe, StyleLoss
 
 HELD_OUT = ("astronaut", "cat", "china", "coffee")  # packaged photographs, for the previews and for judging
 LONGEST = 10.0  # gradients are cut to this length
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights.
-
-    pixels: the side of the crops that are painted; style_pixels: the side at which the style pictures are looked at, so
-    the width of strokes. The loss of a picture is its mean squared feature error in `content_layer` (in units of the
-    style pictures' mean squared feature), plus `style_weight` times the mean relative Gram error of `style_layers`,
-    plus `tv_weight` times the total variation per pixel.
-    """
-
-    styles: tuple[str, ...]
-    steps: int = 8000
-    pixels: int = 128
-    style_pixels: int = 256
-    batch: int = 4
-    lr: float = 2e-3
-    width: int = 16
-    blocks: int = 5
-    network: str = "mini_vgg"
-    content_layer: str = "relu3_1"
-    style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-    style_weight: float = 20.0
-    tv_weight: float = 0.1
-    seed: int = 0
-
-
-class StyleLoss:
-    """What a painter network is trained for: the photograph's content, a style picture's Grams, little noise."""
-
-    def __init__(self, model: Model, recipe: Recipe, styles: list[Tensor]):
-        self.model, self.recipe = model, recipe
-        self.layers = list(dict.fromkeys([*recipe.style_layers, recipe.content_layer]))
-        with torch.no_grad():
-            found = [self._features(image, self.layers) for image in styles]
-        # One scale for all photographs: relative to itself, the error of a nearly blank one would outweigh all others.
-        self.scale = torch.stack([each[recipe.content_layer].square().mean() for each in found]).mean()
-        self.grams = {layer: torch.cat([gram(each[layer]) for each in found]) for layer in recipe.style_layers}
-
-    def __call__(self, painted: Tensor, photographs: Tensor, styles: Tensor) -> Tensor:
-        """One number for each picture, shape (N,); `styles` (N,) are the numbers of the wanted styles."""
-        recipe = self.recipe
-        with torch.no_grad():
-            content = self._features(photographs, [recipe.content_layer])[recipe.content_layer]
-        found = self._features(painted, self.layers)
-        style = [relative_distance(gram(found[layer]), grams[styles]) for layer, grams in self.grams.items()]
-        noise = total_variation(painted) / painted[0, 0].numel()
-        return (
-            (found[recipe.content_layer] - content).square().flatten(1).mean(dim=1) / self.scale
-            + recipe.style_weight * torch.stack(style).mean(dim=0)
-            + recipe.tv_weight * noise
-        )
-
-    def _features(self, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        """What the layers give, in 32 bits: sums over thousands of positions are too coarse in 16."""
-        with _mixed_precision(self.model.device):
-            found = self.model.activations(images, layers)
-        return {layer: features.float() for layer, features in found.items()}
 
 
 @recording(True)
@@ -169,7 +108,7 @@ class _Run:
     ):
         self.recipe, self.photographs, self.device = recipe, photographs, device
         self.only_last = start is not None and len(start.names) < len(recipe.styles)
-        self.settings = {**_plain(recipe), "photographs": len(photographs), "adds_a_style": self.only_last}
+        self.settings = {**settings_of(recipe), "photographs": len(photographs), "adds_a_style": self.only_last}
         torch.manual_seed(recipe.seed)
         network = _first_network(recipe, start)
         self.network = network.to(device, memory_format=torch.channels_last)
@@ -210,7 +149,7 @@ class _Run:
         numbers = (self.step * recipe.batch + torch.arange(recipe.batch)) % count
         numbers = torch.full_like(numbers, count - 1) if self.only_last else numbers
         numbers = numbers[rank::world].to(self.device)
-        with _mixed_precision(self.device):
+        with mixed_precision(self.device):
             painted = parallel(images, F.one_hot(numbers, count).float())
         losses = self.loss(painted.float(), images, numbers)
         self.optimizer.zero_grad()
@@ -315,11 +254,6 @@ def _counted(first: int, last: int, *, show: bool) -> Iterator[int]:
             bar.update()
 
 
-def _mixed_precision(device: torch.device) -> torch.autocast:
-    """Convolutions in 16 bits where the device is made for it; weights, norms and losses stay in 32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_is_fast(device))
-
-
 def _first_network(recipe: Recipe, start: StyleNetwork | None) -> StyleNetwork:
     if start is None:
         return StyleNetwork(styles=len(recipe.styles), width=recipe.width, blocks=recipe.blocks, names=recipe.styles)
@@ -332,10 +266,6 @@ def _first_network(recipe: Recipe, start: StyleNetwork | None) -> StyleNetwork:
             do="name its styles in its order",
         )
     return with_style(start, recipe.styles[-1])
-
-
-def _plain(recipe: Recipe) -> dict:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}
 
 
 if __name__ == "__main__":
