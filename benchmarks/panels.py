@@ -132,19 +132,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lessons", nargs="*", help="numbers of lessons; all of them by default")
     parser.add_argument("--moves", type=int, default=20)
+    parser.add_argument("--wait", type=float, default=20, help="seconds for what panels compute in the background")
     options = parser.parse_args()
     print(f"{'lesson':28s} {'control':14s} {'':14s}   n     p50     p95")
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as lab, sync_playwright() as playwright:
         browser = launch(playwright)
         for path in sorted((lab.folder / "panels").glob("*.ipynb")):
             if not options.lessons or path.name[:2] in options.lessons:
-                _lesson(lab, browser, path, options.moves)
+                _lesson(lab, browser, path, options.moves, options.wait)
         browser.close()
 
 
-def _lesson(lab: Lab, browser: Browser, path: Path, moves: int) -> None:
+def _lesson(lab: Lab, browser: Browser, path: Path, moves: int, wait: float) -> None:
     page, notebook = lab.open(browser, f"panels/{path.name}")
     run_all(page, notebook)
+    page.wait_for_timeout(1000 * wait)
     rows(page, path.stem, moves)
     page.close()
     lab.end_kernels()

@@ -1,3 +1,4 @@
+import threading
 from datetime import UTC, datetime
 
 import ipywidgets
@@ -15,6 +16,7 @@ from lecturelib.panels import (
     classify_panel,
     dream_panel,
     inversion_panel,
+    looking,
     neighbours_panel,
     occluder_panel,
     perplexity_panel,
@@ -80,6 +82,23 @@ def test_the_channels_of_a_panel_reach_as_far_as_its_layer():
     assert "channel 127 of 128" in box.html
     controls(box)["Layer"].value = "relu1"
     assert "channel 63 of 64" in box.html
+
+
+def test_each_perplexity_is_computed_once_and_before_it_is_asked_for(monkeypatch):
+    asked = []
+
+    def quick(points, *, perplexity):
+        asked.append(perplexity)
+        return points[:, :2]
+
+    monkeypatch.setattr(looking, "tsne", quick)
+    box = perplexity_panel(torch.rand(40, 3), torch.arange(40) % 2, ["a", "b"])
+    for thread in threading.enumerate():
+        if thread.name == "beforehand":
+            thread.join()
+    for value in controls(box)["Perplexity"].options:
+        controls(box)["Perplexity"].value = value
+    assert sorted(asked) == [2, 5, 10, 30]
 
 
 def test_the_unit_card_shows_the_weights_and_what_the_channel_likes_best():

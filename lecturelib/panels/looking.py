@@ -49,7 +49,7 @@ def perplexity_panel(points: Tensor, labels: Tensor, names: Sequence[str]) -> Pa
         )
 
     shown = panel(picture, perplexity=choice("Perplexity", sorted(perplexities), perplexities[0]))
-    beforehand(picture, perplexities)
+    beforehand(lambda value: picture(perplexity=value), perplexities)  # by its name, as the panel calls it
     return shown
 
 
