@@ -25,7 +25,7 @@ from lecturelib.models import Model, load_model
 from lecturelib.style import RECIPES, loss_of, transfer_terms
 
 BETA = 60.0
-CONTENT, STYLE = RECIPES["vgg19"].content, RECIPES["vgg19"].style
+CONTENT, STYLE = RECIPES["vgg19"].content, list(RECIPES["vgg19"].style)
 Gradient = Callable[[Tensor], Tensor]
 
 
