@@ -11,10 +11,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from lecturelib.checks import EXERCISES, grade
 from lecturelib.checks.collecting import collect, merged
+from lecturelib.errors import ArgumentError
 
 COURSE = Path(__file__).parents[1] / "homework"
 NAMES = sorted(path.stem for path in (COURSE / "text").glob("*.md"))
@@ -185,6 +186,67 @@ def test_checks_cannot_be_edited_and_own_cells_keep_their_place():
     assert sources[1:3] == [mine.source, "def gram(features):\n    return 2"]
 
 
+GRAM, ENERGY, CUT = (f"def {name}(x):\n    return {name!r}" for name in ("gram", "style_energy", "min_error_cut"))
+HELPER = "def helper(x):\n    return x"
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted"),
+    [
+        # a helper in the answer's cell, the answer in a cell below it
+        ([new_code_cell(HELPER, id="gram-answer"), new_code_cell(GRAM)], [f"{HELPER}\n\n\n{GRAM}", None, None]),
+        # no ids, and a helper above the answer
+        ([new_code_cell(f"{HELPER}\n\n{GRAM}")], [f"{HELPER}\n\n{GRAM}", None, None]),
+        # all answers in one cell; the others were deleted
+        ([new_code_cell(f"{GRAM}\n{ENERGY}\n{CUT}")], [f"{GRAM}\n{ENERGY}\n{CUT}", "", ""]),
+        # an answer, and something to play with behind its check
+        (
+            [new_code_cell(GRAM, id="gram-answer"), new_code_cell("6", id="gram-check"), answer("gram")],
+            [GRAM, None, None],
+        ),
+    ],
+)
+def test_an_answer_counts_wherever_it_works_in_the_students_notebook(cells, wanted):
+    released = notebook_of("release", "09_texture")
+    notebook, _ = merged(released, cells)
+    for name, source in zip(("gram", "style_energy", "min_error_cut"), wanted, strict=True):
+        (found,) = (cell.source for cell in notebook.cells if cell.id == f"{name}-answer")
+        (stub,) = (cell.source for cell in released.cells if cell.id == f"{name}-answer")
+        assert found == (stub if source is None else source), name
+    namespace = {}
+    behind = next(number for number, cell in enumerate(notebook.cells) if cell.id == "gram-check")
+    for cell in notebook.cells[:behind]:
+        if cell.cell_type == "code" and "lecturelib" not in cell.source:
+            exec(cell.source, namespace)
+    assert namespace["gram"](1) == "gram"
+
+
+def test_a_changed_setup_and_notes_are_kept():
+    released = notebook_of("release", "09_texture")
+    setup = next(cell for cell in released.cells if cell.cell_type == "code")
+    mine = new_code_cell(f"import numpy as np\n{setup.source}", id=setup.id)
+    notebook, remarks = merged(released, [mine, new_markdown_cell("I took the mean."), new_code_cell(setup.source)])
+    assert code_of(notebook)[:2] == [setup.source, mine.source], "and an unchanged copy is left out"
+    assert "the setup was changed: the changed cell runs after the released one" in remarks
+    assert "I took the mean." in [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert code_of(notebook)[2] == code_of(released)[1]
+
+
+@pytest.mark.parametrize("to", ["inbox", "inbox/graded", "."])
+def test_results_are_not_written_over_what_was_handed_in(tmp_path, to):
+    (tmp_path / "inbox" / "kim").mkdir(parents=True)
+    with pytest.raises(ArgumentError, match="apart"):
+        grade.grade("09_texture", submissions=tmp_path / "inbox", course=COURSE, to=tmp_path / to)
+    assert [path.name for path in tmp_path.rglob("*")] == ["inbox", "kim"]
+
+
+def test_a_wrong_name_or_folder_is_told_in_words(tmp_path, capsys):
+    for arguments, words in ((["09_textur"], "09_texture"), (["09_texture", "--submissions", "nowhere"], "nowhere")):
+        with pytest.raises(SystemExit):
+            grade.main([*arguments[:1], "--submissions", str(tmp_path), "--to", f"{tmp_path}-to", *arguments[1:]])
+        assert words in capsys.readouterr().err
+
+
 def test_collecting_reads_whatever_was_handed_in(tmp_path):
     inbox = tmp_path / "inbox"
     good = nbformat.writes(notebook_of("release", "09_texture"))
@@ -353,7 +415,7 @@ def test_the_report_gives_the_reason_for_every_missing_point(graded):
         "wrong": "grows with the picture",
         "deaf": "could not be interrupted",
         "crashing": "ended the Python process",
-        "syntax": "no function `gram`",
+        "syntax": "above: SyntaxError",
         "renamed": "renamed to Homework 9",
         "deleted": "gram: the cell is missing",
         "broken": "not a notebook",
@@ -380,3 +442,10 @@ def test_grading_again_gives_the_same_scores(graded, tmp_path):
     assert {student: (row["score"], row["verdicts"]) for student, row in again.items()} == {
         student: (first[student]["score"], first[student]["verdicts"]) for student in again
     }
+    (inbox / "half" / "09_texture.ipynb").write_text("broken")
+    shutil.rmtree(inbox / "wrong")
+    grade.grade("09_texture", submissions=inbox, course=graded, to=tmp_path / "again")
+    last = report(tmp_path / "again")
+    assert float(first["half"]["score"]) > 0 == float(last["half"]["score"]) and last.keys() == {"half"}
+    for folder in ("submitted", "autograded", "feedback"):
+        assert not list((tmp_path / "again" / folder).glob("*/09_texture"))

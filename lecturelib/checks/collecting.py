@@ -15,6 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 
 _LARGEST = 20_000_000  # bytes of a notebook that are read
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)  # what ast.parse raises
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ def collect(folder: Path, released: NotebookNode, name: str) -> list[Submission]
 
 
 def merged(released: NotebookNode, handed_in: list[NotebookNode]) -> tuple[NotebookNode, list[str]]:
-    """The released notebook with the student's answers, and remarks about what was missing or twice.
+    """The released notebook with the student's answers, and remarks about what was missing, twice or changed.
 
-    An answer is known by nbgrader's id, by the cell's id, or, where both were lost on the way, by the function that it
-    defines. Cells that the student added are kept in their place.
+    An answer is known by nbgrader's id or by the cell's id. Where no such cell defines the function, because ids were
+    lost on the way or the answer stands in a cell of the student's own, it is known by the function. Whatever else the
+    student added is kept in its place.
     """
     notebook, remarks = nbformat.from_dict(json.loads(json.dumps(released))), []
     ids = {cell.metadata.get("nbgrader", {}).get("grade_id"): cell for cell in notebook.cells} | {
@@ -53,28 +55,60 @@ def merged(released: NotebookNode, handed_in: list[NotebookNode]) -> tuple[Noteb
     }
     for first in (None, notebook.cells[0].id):  # what stands right behind the title belongs behind the setup
         ids.pop(first, None)
-    functions = {_function(cell): cell for cell in notebook.cells if _is_answer(cell)}
+    taken = _put_answers(notebook, handed_in, ids, remarks)
     place = next(cell for cell in notebook.cells if cell.cell_type == "code")  # own cells come after the setup
-    answered, extra = set(), []
+    ours, extra = {cell.source.strip() for cell in released.cells} | {""}, []
     for cell in handed_in:
-        if cell.get("cell_type") != "code" or not cell.source.strip():
-            place = _known(cell, ids) or place
-            continue
-        known = _known(cell, ids) or functions.get(_function(cell))
-        if known is None:
-            extra.append((place, cell.source))
-        elif _is_answer(known):
-            if known.id in answered:
-                remarks.append(f"{_function(known)}: two cells, the last one counts")
-            answered.add(known.id)
-            known.source = cell.source
+        known, new = _known(cell, ids), id(cell) not in taken and cell.source.strip() not in ours
         place = known or place
-    missing = [_function(cell) for cell in notebook.cells if _is_answer(cell) and cell.id not in answered]
-    remarks += [f"{name}: the cell is missing" for name in missing]
-    for before, source in reversed(extra):
-        where = next(number for number, cell in enumerate(notebook.cells) if cell is before)
-        notebook.cells.insert(where + 1, nbformat.v4.new_code_cell(source))
+        if known is not None and new and _is_setup(known):
+            remarks.append("the setup was changed: the changed cell runs after the released one")
+        if new and (known is None or _is_setup(known)):
+            extra.append((place, cell))
+    for before, cell in reversed(extra):
+        where = next(number for number, other in enumerate(notebook.cells) if other is before)
+        make = nbformat.v4.new_code_cell if cell.get("cell_type") == "code" else nbformat.v4.new_markdown_cell
+        notebook.cells.insert(where + 1, make(cell.source))
     return notebook, remarks
+
+
+def _put_answers(notebook: NotebookNode, handed_in: list[NotebookNode], ids: dict, remarks: list[str]) -> set[int]:
+    """Put the student's answers into the answer cells of the notebook; what `id` gives for the cells that were used."""
+    code = [cell for cell in handed_in if cell.get("cell_type") == "code" and cell.source.strip()]
+    taken: set[int] = set()
+    for answer in [cell for cell in notebook.cells if _is_answer(cell)]:
+        name, stub = next(iter(_functions(answer))), answer.source.strip()
+        own = [cell for cell in code if _known(cell, ids) is answer]
+        written = [cell for cell in own if cell.source.strip() != stub]
+        if not any(name in _functions(cell) for cell in written):
+            named = [cell for cell in code if _known(cell, ids) is None and name in _functions(cell)]
+            written = [cell for cell in code if any(cell is other for other in (*written, *named))]
+        defining = [cell for cell in written if name in _functions(cell)]
+        if len(defining) > 1:
+            remarks.append(f"{name}: {len(defining)} cells, the last one counts")
+        if written:  # a cell with several functions is put where the first of them belongs
+            answer.source = _joined([cell.source for cell in written if id(cell) not in taken])
+        elif not own:
+            remarks.append(f"{name}: the cell is missing")
+        taken |= {id(cell) for cell in (*own, *written)}
+    return taken
+
+
+def _joined(sources: list[str]) -> str:
+    """One cell of several, without those of which a later one defines everything anew, or which cannot be read."""
+    kept: list[str] = []
+    later: set[str] = set()
+    for source in reversed(sources):
+        try:
+            body = ast.parse(source).body
+        except _UNREADABLE:
+            if kept:
+                continue
+            return source
+        if not (kept and all(isinstance(node, ast.FunctionDef) and node.name in later for node in body)):
+            kept.insert(0, source)
+            later |= {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    return "\n\n\n".join(kept)
 
 
 def _submission(student: str, entry: Path, released: NotebookNode, name: str, remarks: list[str]) -> Submission:
@@ -93,11 +127,11 @@ def _submission(student: str, entry: Path, released: NotebookNode, name: str, re
         reason = "; ".join(problems) or "no notebook was handed in" + (f", only {others}" if others else "")
         return Submission(student, None, (*remarks, reason))
     ids = {cell.id for cell in released.cells if _is_answer(cell)}
-    own = {_function(cell) for cell in released.cells if _is_answer(cell)}
+    own = {name for cell in released.cells if _is_answer(cell) for name in _functions(cell)}
 
     def fit(candidate: tuple[Path, list[NotebookNode]]) -> tuple:
         path, cells = candidate
-        hits = sum(cell.get("id") in ids or _function(cell) in own for cell in cells)
+        hits = sum(cell.get("id") in ids or bool(own & _functions(cell).keys()) for cell in cells)
         return (path.stem == name and hits > 0, hits, path.stat().st_mtime, path.name)
 
     path, cells = max(candidates, key=fit)
@@ -152,13 +186,17 @@ def _is_answer(cell: NotebookNode) -> bool:
     return cell.metadata.get("nbgrader", {}).get("solution", False)
 
 
-def _function(cell: NotebookNode) -> str | None:
-    """The first function that a cell defines."""
+def _is_setup(cell: NotebookNode) -> bool:
+    """Whether a released cell is code that students are not asked to write: neither an answer nor a check."""
+    return cell.cell_type == "code" and not cell.metadata.get("nbgrader", {}).get("grade") and not _is_answer(cell)
+
+
+def _functions(cell: NotebookNode) -> dict[str, None]:
+    """The names of the functions that a cell defines, in their order."""
     if cell.get("cell_type") != "code":
-        return None
+        return {}
     try:
         body = ast.parse(cell.source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        found = re.search(r"^def\s+(\w+)", cell.source, flags=re.MULTILINE)
-        return found[1] if found else None
-    return next((node.name for node in body if isinstance(node, ast.FunctionDef)), None)
+    except _UNREADABLE:
+        return dict.fromkeys(re.findall(r"^def\s+(\w+)", cell.source, flags=re.MULTILINE))
+    return dict.fromkeys(node.name for node in body if isinstance(node, ast.FunctionDef))

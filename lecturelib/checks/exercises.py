@@ -73,7 +73,9 @@ def check(name: str, points: float = 1, *, seed: int | None = None, rounds: int 
     if name not in namespace:
         verdict = Verdict(name, NOT_ATTEMPTED, f"There is no function `{name}`: run the cell that defines it.")
     else:
-        verdict = judge(name, namespace[name], seed=_asked[name] if seed is None else seed, rounds=rounds)
+        verdict = judge(
+            name, namespace[name], seed=_asked[name] if seed is None else seed, rounds=rounds, seconds=rounds * SECONDS
+        )
     gained = points if verdict.right else 0
     print(f"{verdict}\n{gained:g} of {points:g} points")
     if lines := [line for line in verdict.printed.splitlines() if line.strip()]:

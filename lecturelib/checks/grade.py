@@ -16,12 +16,20 @@ import nbformat
 from nbgrader.api import Gradebook
 
 from lecturelib.checks.collecting import Submission, collect
+from lecturelib.errors import ArgumentError
 
 CONFIG = "nbgrader_config.py"
 
 
 def grade(name: str, *, submissions: Path, course: Path, to: Path) -> Path:
     """Grades every submission to the homework `name` of the course; gives the path of the report."""
+    _require_apart(submissions, to)
+    if not (course / "source" / name).is_dir():
+        raise ArgumentError(
+            f"there is no homework {name}",
+            received=f"no folder {course / 'source' / name}",
+            do=f"there are {', '.join(sorted(path.name for path in (course / 'source').glob('*')))}",
+        )
     to.mkdir(parents=True, exist_ok=True)
     shutil.copy(course / CONFIG, to / CONFIG)
     shutil.rmtree(to / "source" / name, ignore_errors=True)
@@ -29,7 +37,8 @@ def grade(name: str, *, submissions: Path, course: Path, to: Path) -> Path:
     nbgrader(to, "generate_assignment", name, "--force")
     released = nbformat.read(to / "release" / name / f"{name}.ipynb", as_version=4)
     rows = collect(submissions, released, name)
-    shutil.rmtree(to / "submitted", ignore_errors=True)
+    for old in (to / "submitted").glob(f"*/{name}"):
+        shutil.rmtree(old)
     for row in rows:
         if row.notebook is not None:
             folder = to / "submitted" / row.student / name
@@ -38,6 +47,7 @@ def grade(name: str, *, submissions: Path, course: Path, to: Path) -> Path:
     with Gradebook(f"sqlite:///{(to / 'gradebook.db').resolve()}") as gradebook:
         for row in rows:
             gradebook.update_or_create_student(row.student)
+        _forget(to, name, gradebook, {row.student for row in rows if row.notebook is not None})
     log = ""
     if any(row.notebook is not None for row in rows):
         log = nbgrader(to, "autograde", name, "--force", tolerant=True)
@@ -45,6 +55,32 @@ def grade(name: str, *, submissions: Path, course: Path, to: Path) -> Path:
     (to / "autograde.log").write_text(log, encoding="utf-8")
     nbgrader(to, "export", "--to", "grades.csv", f"--assignment=['{name}']")
     return _write_report(to, name, rows)
+
+
+def _require_apart(submissions: Path, to: Path) -> None:
+    """What was handed in must not lie where results are written, nor the other way round."""
+    if not submissions.is_dir():
+        raise ArgumentError(
+            "there is no folder of submissions", received=submissions, do="name the folder with one folder per student"
+        )
+    inbox, results = submissions.resolve(), to.resolve()
+    if inbox == results or inbox in results.parents or results in inbox.parents:
+        raise ArgumentError(
+            "the submissions and the results need folders apart from each other",
+            received=f"{submissions} and {to}",
+            do="choose another folder for the results: --to",
+        )
+
+
+def _forget(to: Path, name: str, gradebook: Gradebook, students: set[str]) -> None:
+    """Drop what an earlier grading gave to those who have no notebook now."""
+    for submission in gradebook.assignment_submissions(name):
+        if submission.student.id not in students:
+            gradebook.remove_submission(name, submission.student.id)
+    for folder in (to / "autograded", to / "feedback"):
+        for old in folder.glob(f"*/{name}"):
+            if old.parent.name not in students:
+                shutil.rmtree(old)
 
 
 def nbgrader(course: Path, *arguments: str, tolerant: bool = False) -> str:
@@ -90,15 +126,18 @@ def _verdicts(graded: Path) -> list[str]:
     """The verdict of each check that did not give its points, as the student would see it."""
     if not graded.exists():
         return []
-    found = []
+    found, raised = [], []
     for cell in nbformat.read(graded, as_version=4).cells:
+        if cell.cell_type == "code" and not cell.metadata.get("nbgrader", {}).get("grade"):
+            raised += [f"above: {each.ename}: {each.evalue}" for each in cell.outputs if each.output_type == "error"]
         if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
+            before, raised = raised, []
             shown = [output.data["text/plain"] for output in cell.outputs if output.output_type == "execute_result"]
             if shown and float(shown[0]) > 0:
                 continue
             texts = [output.text.strip() for output in cell.outputs if output.output_type == "stream"]
             errors = [output.evalue for output in cell.outputs if output.output_type == "error"]
-            said = "; ".join([*texts, *errors])[:400].replace("\n", " ")
+            said = "; ".join([*texts, *errors, *before])[:400].replace("\n", " ")
             found.append(f"{cell.metadata.nbgrader.grade_id}: {said}")
     return found
 
@@ -115,7 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, required=True, help="a folder for the results")
     parser.add_argument("--course", type=Path, default=Path("homework"), help="where source/ and the configuration are")
     options = parser.parse_args(arguments)
-    report = grade(options.name, submissions=options.submissions, course=options.course, to=options.to)
+    try:
+        report = grade(options.name, submissions=options.submissions, course=options.course, to=options.to)
+    except ArgumentError as error:
+        parser.exit(2, f"{error}\n")
     print(f"Graded. The reasons: {report}; the grades: {report.with_name('grades.csv')}")
 
 

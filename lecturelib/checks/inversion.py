@@ -89,6 +89,6 @@ def invert(answer: Answer, case: Case) -> None:
     require((got - start).abs().max() > 1e-6, "Nothing moved: the picture is the start.")
     before, after = error(start), error(got)
     require(after < before * 1.001, "The distance grew: inversion goes down, against the gradient.")
-    require(after < 0.25 * before, f"The distance fell from {before:.3g} to {after:.3g} only: take a larger step.")
+    require(after < 0.5 * before, f"The distance fell from {before:.3g} to {after:.3g} only: take a larger step.")
     small = error(torch.rand(image.shape, generator=case.generator))
     require(after < small, "Noise comes nearer to the target than your picture.")

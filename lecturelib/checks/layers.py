@@ -80,9 +80,12 @@ def knn_l2(answer: Answer, case: Case) -> None:
     """`knn_l2(queries, gallery, k)`: the k nearest rows of the gallery for each query, nearest first, shape (Q, k)."""
     size = case.integer(4, 9)
     for spread in (1.0, 0.1):  # the second gallery lies on one side: norms matter
-        gallery = spread * case.randn(30, size) * (0.3 + case.rand(30, 1)) + case.randn(size)
-        queries, k = gallery[:4] + 0.3 * spread * case.randn(4, size), case.integer(3, 6)
-        distance = torch.cdist(queries, gallery)
+        gap = 0.0
+        while gap < 1e-4:  # no two neighbors so near to a tie that rounding decides
+            gallery = spread * case.randn(30, size) * (0.3 + case.rand(30, 1)) + case.randn(size)
+            queries, k = gallery[:4] + 0.3 * spread * case.randn(4, size), case.integer(3, 6)
+            distance = torch.cdist(queries, gallery)
+            gap = distance.sort(dim=1).values.diff(dim=1)[:, :k].min().item()
         order = distance.argsort(dim=1)
         mistakes = {
             "These are the farthest; wanted: the nearest.": order.flip(1)[:, :k],

@@ -26,7 +26,7 @@ def gradient(network: Callable[[Tensor], Tensor], images: Tensor, number: Callab
 def saliency(answer: Answer, case: Case) -> None:
     """`saliency(model, X, y)`: the largest absolute gradient over the colors, shape (N, H, W)."""
     for network in (case.network(), LinearNet(case.generator)):
-        model, images, labels = case.model(network), case.rand(3, 3, 8, 8), case.labels(3, 5)
+        model, images, labels = case.model(network), case.rand(4, 3, 8, 8), case.labels(4, 5)
         right = gradient(model, images, partial(_own_score, labels)).abs().amax(dim=1)
         mistakes = partial(_saliency_mistakes, model, images, labels)
         compare(answer(model, images, labels), right, mistakes, what="the map")
@@ -52,6 +52,11 @@ def _saliency_mistakes(model: Model, images: Tensor, labels: Tensor) -> dict[str
         ),
         "The absolute value is missing: a pixel that lowers the score matters too.": plain.amax(dim=1),
         "Take the absolute value before the maximum over the colors, not after it.": plain.amax(dim=1).abs(),
+        "You took the maximum over the images, dimension 0; the colors are dimension 1.": plain.abs().amax(dim=0),
+        "You took the maximum over the rows, dimension 2; the colors are dimension 1.": plain.abs().amax(dim=2),
+        "The colors are still there, as a dimension of length 1: take the maximum without keepdim.": (
+            plain.abs().amax(dim=1, keepdim=True)
+        ),
         "You took the mean over the colors; wanted: the maximum.": plain.abs().mean(dim=1),
         "You added up the colors; wanted: the maximum.": plain.abs().sum(dim=1),
         "You took the norm over the colors; wanted: the largest absolute value.": plain.norm(dim=1),

@@ -90,6 +90,8 @@ def min_error_cut(answer: Answer, case: Case) -> None:
     tricky = torch.tensor([[0.1, 0.5, 0.5], [0.9, 0.9, 0.0], [0.9, 0.9, 0.0]])  # greed and jumps go wrong
     for error in (case.rand(case.integer(5, 7), 4), tricky, case.rand(5, 1)):
         path = as_tensor(answer(error), (error.shape[0],), "the cut").long()
+        across = path.shape == error.shape[1:] != error.shape[:1]
+        require(not across, "The cut has a number for each column; wanted: a column for each row, from top to bottom.")
         require(path.shape == error.shape[:1], f"The cut names {tuple(path.shape)} columns; wanted: one for each row.")
         require(bool(((path >= 0) & (path < error.shape[1])).all()), "The cut leaves the array.")
         steps = path.diff().abs()
