@@ -70,7 +70,7 @@ def mean_of_colors(model, X, y):
     return X.grad.abs().mean(1)
 
 
-@wrong("saliency", "shape")
+@wrong("saliency", "without keepdim")
 def color_axis_kept(model, X, y):
     X = X.clone().requires_grad_()
     model(X).gather(1, y[:, None]).sum().backward()

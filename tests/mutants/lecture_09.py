@@ -165,7 +165,7 @@ def most_expensive(error):
     return by_remembered_steps(-error)
 
 
-@wrong("min_error_cut", "one for each row")
+@wrong("min_error_cut", "number for each column")
 def across_instead_of_down(error):
     return by_remembered_steps(error.T)
 
