@@ -33,7 +33,7 @@ help:
 install: $(INSTALLED)
 
 lab: install
-	OMP_NUM_THREADS= $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" $(LAB_OPTIONS) \
+	env -u OMP_NUM_THREADS $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" $(LAB_OPTIONS) \
 	    notebooks/00_start_here.ipynb
 
 test: install

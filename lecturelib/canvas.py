@@ -76,11 +76,9 @@ class Fourier:
     """Images as waves in decorrelated colors (Olah et al., 2017): every step reaches all frequencies and colors alike.
 
     `size` is the side in pixels or (height, width). The waves w start at random, with standard deviation `std` and
-    amplitudes
-    that fall with the frequency as f^-decay, as in photographs; the image is sigmoid(colors @ w). `colors` mixes
-    red, green
-    and blue from the three channels of waves: `torch.eye(3)` leaves them apart. `finest` is the highest frequency there
-    is, in waves per pixel: what a network cannot see, it should not draw.
+    amplitudes that fall with the frequency as f^-decay, as in photographs; the image is sigmoid(colors @ w). `colors`
+    mixes red, green and blue from the three channels of waves: `torch.eye(3)` leaves them apart. `finest` is the
+    highest frequency there is, in waves per pixel: what a network cannot see, it should not draw.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lecturelib import adversarial
 from lecturelib.adversarial import (
     amplify_difference,
     cross_entropy_score,
@@ -148,6 +149,20 @@ def test_an_interrupted_fooling_returns_the_pictures_so_far():
     with pytest.warns(UserWarning, match="interrupted in step 4 of 100: image 0"):
         fooled = fool(interrupted, images, target, confidence=0.999, lr=0.01)
     assert class_score(model, target)(fooled) > class_score(model, target)(images)
+
+
+def test_an_interrupt_before_the_first_step_is_told_too(monkeypatch):
+    counted = iter([range, None])
+
+    def interrupted(*arguments):
+        if (real := next(counted)) is None:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(adversarial, "range", interrupted, raising=False)
+    images = torch.rand(1, 3, 12, 12)
+    with pytest.warns(UserWarning, match="interrupted in step 1 of 100: image 0"):
+        assert torch.equal(fool(conv_model(), images, 1, confidence=0.999), images)
 
 
 def test_without_room_nothing_changes():

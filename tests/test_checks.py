@@ -13,11 +13,11 @@ import pytest
 import torch
 from mutation_bank import BANK
 
-from lecturelib.checks import EXERCISES, check, judge
+from lecturelib.checks import EXERCISES, check, exercises, judge
 from lecturelib.checks.cases import ARCHITECTURES, Case
 from lecturelib.checks.comparing import compare
 from lecturelib.checks.limits import TookTooLongError, time_limit
-from lecturelib.checks.verdicts import NOT_ATTEMPTED, RAISED, RIGHT, TOO_LONG, WRONG, FindingError
+from lecturelib.checks.verdicts import NOT_ATTEMPTED, RAISED, RIGHT, TOO_LONG, WRONG, FindingError, Verdict
 
 ONE = ("plain",)
 
@@ -376,3 +376,27 @@ def test_comparison_describes_what_it_does_not_know():
     assert "exchanged" in said(right.T, right)
     assert "not finite" in said(right / 0, right)
     assert "[1, 2]" in said(right + torch.eye(3)[2] * torch.tensor([[0.0], [4.0]]), right)
+
+
+def test_twice_the_rounds_have_twice_the_time(monkeypatch):
+    monkeypatch.setattr(exercises, "SECONDS", 3.0)
+    given = []
+
+    def judged(name, function, **options):
+        given.append(options["seconds"])
+        return Verdict(name, RIGHT, "")
+
+    monkeypatch.setattr(exercises, "judge", judged)
+    exec("check('gram'); check('gram', rounds=2)", {"gram": gram, "check": check})
+    assert given == [3.0, 6.0]
+
+
+@pytest.mark.parametrize("seed", range(0, 400, 8))
+def test_no_gallery_has_two_neighbors_so_near_that_rounding_decides(seed):
+    def knn_l2(queries, gallery, k):
+        exact = torch.cdist(queries.double(), gallery.double())
+        margin = exact.sort(dim=1).values.diff(dim=1)[:, :k].min().item()
+        assert margin > 9e-5
+        return exact.argsort(dim=1)[:, :k]
+
+    assert judge("knn_l2", knn_l2, seed=seed).right
