@@ -49,9 +49,9 @@ def maximize(
 
     The best is judged by the score. With a transform one look is a matter of luck, so the mean of the last looks
     judges, about ten of them; it costs no pass of its own, and until there are so many the newest is the best. An
-    interrupt returns the best so far and says from which
-    step. So does a number that is no longer finite; if nothing was gained before, it raises `OptimizationError`.
-    Warnings tell when nothing moved, and when the result is grey or burnt.
+    interrupt returns the best so far and says from which step. So does a number that is no longer finite; if nothing
+    was gained before, it raises `OptimizationError`. Warnings tell when nothing moved, and when the result is grey or
+    burnt.
     """
     options = Options(steps, lr, step_rule, transform, after_step, generator, on_step, progress)
     return climb(start, score, options).images
